@@ -1,0 +1,50 @@
+from libc.stdint cimport int64_t, uint64_t, uint8_t
+
+from appliance.ring.layout cimport Meta
+from appliance.ring.mapping cimport Mapping
+
+
+cdef class Flusher:
+    """Copies what is committed into journal segments; runs on a thread of its own that never holds the GIL."""
+    cdef Mapping meta_mapping
+    cdef Mapping data_mapping
+    cdef Meta* meta
+    cdef char* data
+    cdef uint64_t capacity
+    cdef object thread
+    cdef bytes prefix_bytes
+    cdef const char* prefix         # <exchange>_trade_chunk<N>
+    cdef int directory              # the journal directory
+    cdef int wake_up                # an eventfd
+    cdef uint64_t segment_bytes
+    cdef int interval_ms
+    cdef bint sync_writes
+    # The flusher thread's own:
+    cdef int segment                # -1: none open
+    cdef int prepared               # the next segment's file, allocated ahead; -1: none
+    cdef uint64_t segment_position  # where the open segment begins
+    cdef uint64_t written           # bytes before this are in the open segment's file
+    cdef uint64_t flushed
+    cdef uint64_t flushed_sequence
+    cdef int64_t retry_at_ns
+    # Words between the threads:
+    cdef uint64_t turn_at           # the block at which a new segment begins; 0: none wanted
+    cdef uint64_t stopping
+    cdef uint64_t hole_from         # sequences that the journal lost, to be recorded by the writer
+    cdef uint64_t hole_to
+    cdef uint64_t holes             # published ever
+    cdef uint64_t holes_taken
+
+    cdef void run(self) noexcept nogil
+    cdef bint flush_once(self) noexcept nogil
+    cdef bint write_span(self, uint64_t start, uint64_t end) noexcept nogil
+    cdef bint open_segment(self) noexcept nogil
+    cdef void close_segment(self) noexcept nogil
+    cdef int create(self, const char* hidden) noexcept nogil
+    cdef void unlink_prepared(self) noexcept nogil
+    cdef void prepare(self) noexcept nogil
+    cdef bint fail(self) noexcept nogil
+    cdef bint overtaken(self, uint64_t position) noexcept nogil
+    cdef uint64_t sequence_before(self, uint64_t position) noexcept nogil
+    cdef uint64_t first_sequence_of(self, uint64_t position) noexcept nogil
+    cdef void wait(self) noexcept nogil

@@ -1,0 +1,408 @@
+"""The flusher: one native thread that copies the ring's byte stream to disk and says how far it is safe there."""
+import os
+import threading
+
+from libc.errno cimport EINTR, EIO, errno
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.string cimport memcpy, memset
+from posix.fcntl cimport O_CLOEXEC, O_CREAT, O_RDWR, O_TRUNC
+from posix.unistd cimport close, fdatasync, fsync, ftruncate, pwrite, read, write
+
+from appliance.clock cimport monotonic_ns, now_ns
+from appliance.ring.atomics cimport add, fence_acquire, load_acquire, load_relaxed, store_relaxed, store_release
+from appliance.ring.crc32c cimport crc32c
+from appliance.ring.layout cimport (
+    BLOCK_BYTES,
+    F_BYTES,
+    F_ERRORS,
+    F_FLUSHES,
+    F_LAST_ERRNO,
+    F_OVERTAKEN_BYTES,
+    F_SEGMENTS,
+    FLUSH_MARKS,
+    FORMAT_VERSION,
+    JOURNAL_HEADER_BYTES,
+    PADDING,
+    JournalHeader,
+    Meta,
+    RecordHeader,
+    align_up,
+    observe,
+)
+from appliance.ring.mapping cimport Mapping
+
+cdef extern from "<fcntl.h>" nogil:
+    int openat(int directory, const char* path, int flags, int mode)
+    int fallocate(int fd, int mode, int64_t offset, int64_t size)
+
+cdef extern from "<stdio.h>" nogil:
+    int renameat(int old_directory, const char* old, int new_directory, const char* new)
+
+cdef extern from "<unistd.h>" nogil:
+    int unlinkat(int directory, const char* path, int flags)
+
+cdef extern from "<sys/eventfd.h>" nogil:
+    int eventfd(unsigned int value, int flags)
+    int EFD_CLOEXEC
+    int EFD_NONBLOCK
+
+cdef extern from "<poll.h>" nogil:
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int poll(pollfd* fds, unsigned long count, int timeout_ms)
+    short POLLIN
+
+cdef extern from "<cerrno>" nogil:
+    """
+    static inline void set_errno(int value) { errno = value; }
+    """
+    void set_errno(int value)
+
+cdef enum:
+    SPAN_BYTES_MAX = 4 << 20         # one pwrite; small, so that an overtaken span is noticed early
+    NAME_BYTES = 512
+    RETRY_NS = 1_000_000_000         # after a disk error
+
+
+cdef class Flusher:
+    """Follow the ring mapped by `meta` and `data` from its `flushed` cursor on.
+
+    `segment_bytes` are allocated ahead for each segment. `interval_ms`: how long a committed byte waits for its
+    fdatasync at most; `sync_writes`: no wait, one group commit after the other.
+    """
+
+    def __init__(self, Mapping meta, Mapping data, journal_dir, str prefix, uint64_t segment_bytes, int interval_ms,
+                 bint sync_writes):
+        self.meta_mapping = meta
+        self.data_mapping = data
+        self.meta = <Meta*>meta.address
+        self.data = data.address
+        self.capacity = data.size
+        self.prefix_bytes = prefix.encode()
+        self.prefix = self.prefix_bytes
+        self.segment_bytes = segment_bytes
+        self.interval_ms = interval_ms
+        self.sync_writes = sync_writes
+        self.flushed = load_acquire(&self.meta.flushed)
+        self.flushed_sequence = self.meta.flushed_sequence
+        self.directory = os.open(journal_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.wake_up = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+        if self.wake_up < 0:
+            raise OSError(errno, os.strerror(errno))
+
+    def __cinit__(self):
+        self.directory = self.wake_up = self.segment = self.prepared = -1
+
+    def __dealloc__(self):
+        for fd in (self.directory, self.wake_up, self.segment, self.prepared):
+            if fd >= 0:
+                close(fd)
+
+    def start(self):
+        """Begin to follow the ring."""
+        self.thread = threading.Thread(target=self._run, name=f"flusher-{self.prefix_bytes.decode()}", daemon=True)
+        self.thread.start()
+
+    def _run(self):
+        with nogil:
+            self.run()
+
+    def wake(self):
+        """Flush now, not at the next interval."""
+        cdef uint64_t one = 1
+        if write(self.wake_up, &one, 8) != 8 and errno != EINTR:
+            pass  # the counter is full: it wakes up anyway
+
+    def turn(self, uint64_t position):
+        """Begin a new segment at the block at `position`, which begins with a snapshot. One at a time: see `turning`."""
+        store_release(&self.turn_at, position)
+
+    @property
+    def turning(self) -> bool:
+        """Whether a turn is asked for that has not happened yet."""
+        return load_acquire(&self.turn_at) != 0
+
+    def take_hole(self):
+        """(first, last) sequence that the journal lost, once, for the record that says so; None mostly."""
+        if load_acquire(&self.holes) == self.holes_taken:
+            return None
+        hole = (self.hole_from, self.hole_to)
+        store_release(&self.holes_taken, self.holes)
+        return hole
+
+    @property
+    def errors(self) -> int:
+        return load_relaxed(&self.meta.flusher_counters[<int>F_ERRORS])
+
+    @property
+    def error_text(self) -> str:
+        """The last disk error in the system's words."""
+        return os.strerror(load_relaxed(&self.meta.flusher_counters[<int>F_LAST_ERRNO]))
+
+    @property
+    def segments(self) -> int:
+        return load_relaxed(&self.meta.flusher_counters[<int>F_SEGMENTS])
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last attempt to write ended in an error that has not been got over yet."""
+        return self.retry_at_ns != 0
+
+    def stop(self, double timeout_s) -> bool:
+        """Flush what is committed, cut the segment to its length, end the thread. False if the disk did not let it."""
+        store_release(&self.stopping, 1)
+        self.wake()
+        if self.thread is not None:
+            self.thread.join(timeout_s)
+            if self.thread.is_alive():
+                return False
+            self.thread = None
+        return load_acquire(&self.meta.flushed) == load_acquire(&self.meta.committed)
+
+    cdef void run(self) noexcept nogil:
+        cdef bint stopping, clean
+        cdef uint64_t before
+        while True:
+            # Before the flush: what was committed before `stop` was called is then covered by it.
+            stopping = load_acquire(&self.stopping)
+            before = self.flushed
+            clean = self.flush_once()
+            if stopping and (not clean or self.flushed == load_acquire(&self.meta.committed)):
+                break
+            if clean and self.sync_writes and self.flushed != before:
+                continue
+            if not stopping:
+                self.wait()
+        self.close_segment()
+        if self.prepared >= 0:
+            close(self.prepared)
+            self.prepared = -1
+        self.unlink_prepared()
+
+    cdef void wait(self) noexcept nogil:
+        """Until the interval is over, someone wakes us, or an eighth of the ring waits for the disk."""
+        cdef pollfd event
+        cdef uint64_t drained
+        cdef int slice_ms = 1 if self.sync_writes else max(1, self.interval_ms // 5)
+        cdef int64_t until = monotonic_ns() + <int64_t>self.interval_ms * 1_000_000
+        event.fd = self.wake_up
+        event.events = POLLIN
+        while True:
+            event.revents = 0
+            if poll(&event, 1, slice_ms) > 0:
+                if read(self.wake_up, &drained, 8) == 8:
+                    return
+            if self.sync_writes or monotonic_ns() >= until:
+                return
+            if load_relaxed(&self.meta.committed) - self.flushed > self.capacity >> 3:
+                return
+
+    cdef bint flush_once(self) noexcept nogil:
+        """One group commit: all that is committed, up to a turn. False after a disk error."""
+        cdef uint64_t turn = load_acquire(&self.turn_at)
+        # Acquire: pairs with the release in Writer.commit.
+        cdef uint64_t target = load_acquire(&self.meta.committed)
+        cdef int64_t started
+        cdef uint64_t marks
+        if self.retry_at_ns:
+            if monotonic_ns() < self.retry_at_ns:
+                return False
+        if target == self.flushed and not (turn and turn == self.flushed):
+            return True
+        if self.segment >= 0 and turn and turn <= self.flushed:
+            self.close_segment()
+        if self.segment < 0:
+            if not self.open_segment():
+                return self.fail()
+            if turn and turn <= self.segment_position:
+                store_release(&self.turn_at, 0)
+                turn = 0
+            self.prepare()
+        if turn and target > turn:
+            target = turn
+        if self.written < target:
+            if not self.write_span(self.written, target):
+                return self.fail()
+            self.written = target
+        started = monotonic_ns()
+        if fdatasync(self.segment) != 0:
+            return self.fail()
+        observe(&self.meta.fdatasync_ns, monotonic_ns() - started)
+        add(&self.meta.flusher_counters[<int>F_FLUSHES], 1)
+        add(&self.meta.flusher_counters[<int>F_BYTES], self.written - self.flushed)
+        self.retry_at_ns = 0
+        self.flushed_sequence = self.sequence_before(self.written)
+        self.flushed = self.written
+        marks = self.meta.flush_marks_count
+        store_relaxed(&self.meta.flush_marks[marks % FLUSH_MARKS].position, self.flushed)
+        store_relaxed(<uint64_t*>&self.meta.flush_marks[marks % FLUSH_MARKS].time_ns, <uint64_t>now_ns())
+        store_release(&self.meta.flush_marks_count, marks + 1)
+        store_release(&self.meta.flushed_sequence, self.flushed_sequence)
+        # Release: pairs with the acquire in Writer.room and in readers; the bytes are on disk.
+        store_release(&self.meta.flushed, self.flushed)
+        return True
+
+    cdef bint overtaken(self, uint64_t position) noexcept nogil:
+        """Whether the writer may have overwritten `position`; possible in mode lossy only."""
+        fence_acquire()
+        return load_relaxed(&self.meta.claimed) > position + self.capacity
+
+    cdef bint write_span(self, uint64_t start, uint64_t end) noexcept nogil:
+        """Copy [start, end) of the stream into the open segment; False on an error or when it was overtaken."""
+        cdef uint64_t offset, size, done
+        cdef ssize_t n
+        while start < end:
+            offset = start & (self.capacity - 1)
+            size = min(end - start, self.capacity - offset, <uint64_t>SPAN_BYTES_MAX)
+            done = 0
+            while done < size:
+                n = pwrite(self.segment, self.data + offset + done, size - done,
+                           start + done - self.segment_position + JOURNAL_HEADER_BYTES)
+                if n < 0:
+                    if errno == EINTR:
+                        continue
+                    return False
+                if n == 0:
+                    set_errno(EIO)
+                    return False
+                done += n
+            if self.overtaken(start):
+                add(&self.meta.flusher_counters[<int>F_OVERTAKEN_BYTES], size)
+                set_errno(0)
+                return False
+            start += size
+        return True
+
+    cdef bint fail(self) noexcept nogil:
+        """End the segment at `flushed`: after an error nothing behind that is trusted, and nothing is retried in it."""
+        cdef int why = errno
+        if why:
+            add(&self.meta.flusher_counters[<int>F_ERRORS], 1)
+            store_relaxed(&self.meta.flusher_counters[<int>F_LAST_ERRNO], <uint64_t>why)
+            self.retry_at_ns = monotonic_ns() + RETRY_NS
+        if self.segment >= 0:
+            if self.flushed > self.segment_position:
+                ftruncate(self.segment, self.flushed - self.segment_position + JOURNAL_HEADER_BYTES)
+            close(self.segment)
+            self.segment = -1
+        return False
+
+    cdef bint open_segment(self) noexcept nogil:
+        """Begin a segment at the block that `flushed` lies in; what is on disk of it already is written again first.
+
+        So the file holds, when it gets its name, all that the one before it held from there on. Where the ring has
+        lost that block, the segment begins at the oldest block with some lead, and the sequences between are a hole.
+        """
+        cdef char name[NAME_BYTES]
+        cdef char hidden[NAME_BYTES]
+        cdef JournalHeader header
+        cdef uint64_t claimed = load_acquire(&self.meta.claimed)
+        cdef uint64_t start = self.flushed & ~<uint64_t>(BLOCK_BYTES - 1)
+        cdef uint64_t first
+        cdef bint hole = claimed > start + self.capacity
+        if hole:
+            start = (claimed - self.capacity + (self.capacity >> 3) + BLOCK_BYTES - 1) & ~<uint64_t>(BLOCK_BYTES - 1)
+        first = self.first_sequence_of(start)
+        if self.overtaken(start):
+            set_errno(0)
+            return False
+        snprintf(hidden, NAME_BYTES, b".%s.next", self.prefix)
+        if self.prepared >= 0:
+            self.segment = self.prepared
+            self.prepared = -1
+        else:
+            self.segment = self.create(hidden)
+            if self.segment < 0:
+                return False
+        memset(&header, 0, sizeof(JournalHeader))
+        memcpy(header.magic, b"MDCJRNL\0", 8)
+        header.format_version = FORMAT_VERSION
+        header.header_bytes = JOURNAL_HEADER_BYTES
+        memcpy(header.ring_id, self.meta.ring_id, 16)
+        header.block_bytes = BLOCK_BYTES
+        header.epoch = self.meta.epoch
+        header.chunk = self.meta.chunk
+        header.codec = self.meta.codec
+        header.first_position = start
+        header.first_sequence = first
+        header.created_ns = now_ns()
+        memcpy(header.exchange, self.meta.exchange, 32)
+        memcpy(header.host, self.meta.host, 64)
+        header.crc32c = crc32c(&header, 168)
+        if pwrite(self.segment, &header, sizeof(JournalHeader), 0) != sizeof(JournalHeader):
+            return False
+        self.segment_position = self.written = start
+        if not hole and self.flushed > start:
+            if not self.write_span(start, self.flushed):
+                return False
+            self.written = self.flushed
+        if fdatasync(self.segment) != 0:
+            return False
+        snprintf(name, NAME_BYTES, b"%s.%llu.journal", self.prefix, <unsigned long long>first)
+        if renameat(self.directory, hidden, self.directory, name) != 0 or fsync(self.directory) != 0:
+            return False
+        add(&self.meta.flusher_counters[<int>F_SEGMENTS], 1)
+        if hole:
+            self.hole_from = self.flushed_sequence + 1
+            self.hole_to = first - 1
+            store_release(&self.holes, self.holes + 1)
+            self.flushed = start
+        return True
+
+    cdef int create(self, const char* hidden) noexcept nogil:
+        """A new file with its bytes allocated; without them where there is no room for all; -1 on an error."""
+        cdef int fd = openat(self.directory, hidden, O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0o640)
+        if fd >= 0:
+            fallocate(fd, 0, 0, JOURNAL_HEADER_BYTES + self.segment_bytes)
+        return fd
+
+    cdef void prepare(self) noexcept nogil:
+        """Allocate the next segment's file, so that a turn costs a rename."""
+        cdef char hidden[NAME_BYTES]
+        if self.prepared < 0:
+            snprintf(hidden, NAME_BYTES, b".%s.next", self.prefix)
+            self.prepared = self.create(hidden)
+            if self.prepared >= 0 and (fsync(self.prepared) != 0 or fsync(self.directory) != 0):
+                close(self.prepared)
+                self.prepared = -1
+
+    cdef void unlink_prepared(self) noexcept nogil:
+        cdef char hidden[NAME_BYTES]
+        snprintf(hidden, NAME_BYTES, b".%s.next", self.prefix)
+        unlinkat(self.directory, hidden, 0)
+
+    cdef void close_segment(self) noexcept nogil:
+        """Cut the open segment to its length; its data is on disk already."""
+        if self.segment < 0:
+            return
+        if ftruncate(self.segment, self.flushed - self.segment_position + JOURNAL_HEADER_BYTES) == 0:
+            fdatasync(self.segment)
+        close(self.segment)
+        self.segment = -1
+
+    cdef uint64_t first_sequence_of(self, uint64_t position) noexcept nogil:
+        """Sequence of the record at the start of the block at `position`, or of the one to come there."""
+        cdef const RecordHeader* header = <const RecordHeader*>(self.data + (position & (self.capacity - 1)))
+        if position < load_acquire(&self.meta.committed):
+            return header.sequence
+        return self.sequence_before(position) + 1
+
+    cdef uint64_t sequence_before(self, uint64_t position) noexcept nogil:
+        """Sequence of the last record before `position`, by walking its block."""
+        cdef uint64_t sequence = self.flushed_sequence
+        cdef uint64_t at
+        cdef const RecordHeader* header
+        if position <= self.meta.first_position:
+            return self.meta.first_sequence - 1
+        at = (position - 1) & ~<uint64_t>(BLOCK_BYTES - 1)
+        while at < position:
+            header = <const RecordHeader*>(self.data + (at & (self.capacity - 1)))
+            if header.length < 8:
+                break
+            if header.type != PADDING:
+                sequence = header.sequence
+            at += align_up(header.length)
+        return sequence

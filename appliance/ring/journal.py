@@ -1,0 +1,242 @@
+"""The journal of one chunk: its segments on disk, read as one stream, cut and deleted by rule."""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.errors import NotARing
+from appliance.ring.layout import JOURNAL_HEADER
+from appliance.ring.reader import Corrupt, Lapped, Record, SegmentReader
+
+_NAME = re.compile(r"^(?P<exchange>[a-z0-9]+)_trade_chunk(?P<chunk>\d+)\.(?P<first>\d+)\.journal$")
+
+
+@dataclass(slots=True, frozen=True, order=True)
+class Segment:
+    """One segment file, by its name."""
+
+    exchange: str
+    chunk: int
+    first_sequence: int
+    path: Path
+
+
+def segments(journal_dir: Path, exchange: str | None = None, chunk: int | None = None) -> list[Segment]:
+    """The segments of a journal directory in stream order; all chunks unless one is named."""
+    found = []
+    for path in journal_dir.iterdir() if journal_dir.is_dir() else ():
+        match = _NAME.match(path.name)
+        if match is None:
+            continue
+        segment = Segment(match["exchange"], int(match["chunk"]), int(match["first"]), path)
+        if exchange in (None, segment.exchange) and chunk in (None, segment.chunk):
+            found.append(segment)
+    return sorted(found)
+
+
+class JournalReader:
+    """All segments of one chunk as one stream: where a segment ends is where the next begins.
+
+    `flushed`: the position up to which the newest segment may be read, for a journal that is being written;
+    without it the end is found by reading.
+    """
+
+    def __init__(self, journal_dir: Path, exchange: str, chunk: int) -> None:
+        self.journal_dir = journal_dir
+        self.exchange = exchange
+        self.chunk = chunk
+        self.flushed: int | None = None
+        self._segments: list[Segment] = []
+        self._current = -1
+        self._reader: SegmentReader | None = None
+        self.refresh()
+
+    @property
+    def reader(self) -> SegmentReader | None:
+        """The reader of the segment that the cursor lies in."""
+        return self._reader
+
+    @property
+    def open_end(self) -> bool:
+        """Whether the newest segment ends in bytes that are no record: it was being written."""
+        return self._reader is not None and self._reader.open_end
+
+    def refresh(self) -> None:
+        """Look for segments that have come or gone."""
+        here = self._segments[self._current] if self._current >= 0 else None
+        self._segments = segments(self.journal_dir, self.exchange, self.chunk)
+        if here is not None:
+            later = [i for i, segment in enumerate(self._segments) if segment.first_sequence >= here.first_sequence]
+            self._current = later[0] if later else len(self._segments) - 1
+        if self._reader is not None:
+            self._bound()
+
+    def poll(self, limit: int = 1024) -> list[Record | Lapped | Corrupt]:
+        """Up to `limit` items from the cursor on; empty at the end of the newest segment."""
+        if self._reader is None and not self._open(0):
+            self.refresh()
+            if not self._open(0):
+                return []
+        while True:
+            assert self._reader is not None
+            items = self._reader.poll(limit)
+            if items:
+                return items
+            if self._current + 1 >= len(self._segments):
+                self.refresh()
+                if self._current + 1 >= len(self._segments):
+                    return self._reader.poll(limit)
+            self._open(self._current + 1)
+
+    def seek_sequence(self, sequence: int) -> None:
+        """Go to record `sequence`, to the oldest when it is gone, to the end when it is still to come."""
+        self.refresh()
+        index = sum(segment.first_sequence <= sequence for segment in self._segments) - 1
+        if self._open(max(index, 0)) and self._reader is not None:
+            self._reader.seek_sequence(sequence)
+
+    def seek_time(self, time_ns: int) -> None:
+        """Go to the first record written at or after `time_ns` (UNIX ns)."""
+        self.refresh()
+        for index in range(len(self._segments) - 1, -1, -1):
+            if not self._open(index) or self._reader is None:
+                continue
+            items = self._reader.poll(1)
+            if index == 0 or (items and isinstance(items[0], Record) and items[0].write_ns < time_ns):
+                self._reader.seek_time(time_ns)
+                return
+
+    def close(self) -> None:
+        """Close the open segment."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def __iter__(self) -> Iterator[Record | Lapped | Corrupt]:
+        while items := self.poll():
+            yield from items
+
+    def _open(self, index: int) -> bool:
+        if not 0 <= index < len(self._segments):
+            return False
+        self.close()
+        self._current = index
+        self._reader = SegmentReader(self._segments[index].path)
+        self._bound()
+        return True
+
+    def _bound(self) -> None:
+        """The next segment's first position ends this one; the newest one ends at `flushed`."""
+        if self._reader is None:
+            return
+        position, expected = self._reader.position, self._reader.next_sequence
+        if self._current + 1 < len(self._segments):
+            end: int | None = first_position(self._segments[self._current + 1].path)
+        else:
+            end = self.flushed
+        if end is None or end > self._reader.first_position:
+            self._reader.bound(end)
+        assert (self._reader.position, self._reader.next_sequence) == (position, expected)
+
+
+def first_position(path: Path) -> int:
+    """Position of the stream at which the segment at `path` begins."""
+    reader = SegmentReader(path)
+    try:
+        return reader.first_position
+    finally:
+        reader.close()
+
+
+@dataclass(slots=True, frozen=True)
+class JournalEnd:
+    """Where a chunk's journal ends on disk."""
+
+    ring_id: str
+    epoch: int
+    position: int
+    sequence: int
+    write_ns: int
+
+
+def recover(journal_dir: Path, exchange: str, chunk: int, flushed: int | None) -> JournalEnd | None:
+    """Cut the newest segment after its last good record, and say where that is; None without segments.
+
+    `flushed`: the cursor of a ring that outlived its writer: known to be on disk, so nothing need be read up to there.
+    """
+    for hidden in journal_dir.glob(f".{exchange}_trade_chunk{chunk}.next"):
+        hidden.unlink()
+    while found := segments(journal_dir, exchange, chunk):
+        newest = found[-1]
+        reader = SegmentReader(newest.path)
+        try:
+            end = _last_record(reader, flushed)
+            size = end.position - reader.first_position + JOURNAL_HEADER
+        finally:
+            reader.close()
+        fd = os.open(newest.path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            if os.fstat(fd).st_size > size:
+                os.ftruncate(fd, size)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        _fsync_directory(journal_dir)
+        if end.position > reader.first_position or len(found) == 1:
+            return end
+        # It got its name and no record: the one before it holds the end.
+        newest.path.unlink()
+        _fsync_directory(journal_dir)
+    return None
+
+
+def _last_record(reader: SegmentReader, flushed: int | None) -> JournalEnd:
+    size = reader.limit - reader.first_position
+    sequence, write_ns, epoch = reader.first_sequence - 1, 0, reader.epoch
+    if flushed is not None and reader.first_position <= flushed <= reader.first_position + size:
+        reader.bound(flushed)
+        # Reading one block is enough to know the last record's sequence.
+        start = max(reader.first_position, (flushed - 1) // JOURNAL_HEADER * JOURNAL_HEADER)
+        reader.seek_position(start)
+    position = reader.position
+    while items := reader.poll():
+        for item in items:
+            if isinstance(item, Corrupt):
+                raise NotARing(
+                    f"{reader.path}: bytes at position {item.position} are no valid record ({item.reason}), yet good records follow; "
+                    "move the file away or restore it, then start again"
+                )
+            if isinstance(item, Record):
+                sequence, write_ns, epoch = item.sequence, item.write_ns, item.epoch
+        position = reader.position
+    if flushed is not None and reader.bounded:
+        position = flushed
+    return JournalEnd(reader.ring_id, epoch, position, sequence, write_ns)
+
+
+def _fsync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def retire(journal_dir: Path, exchange: str, chunk: int, older_than_ns: int, keep_free_bytes: int) -> list[Path]:
+    """Delete the oldest closed segments: those last written before `older_than_ns`, and more while free space is short.
+
+    The newest segment stays, whatever the rules say. Returns what was deleted.
+    """
+    deleted = []
+    closed = segments(journal_dir, exchange, chunk)[:-1]
+    for segment in closed:
+        free = os.statvfs(journal_dir)
+        old = segment.path.stat().st_mtime_ns < older_than_ns
+        short = free.f_bavail * free.f_frsize < keep_free_bytes
+        if not old and not short:
+            break
+        segment.path.unlink()
+        deleted.append(segment.path)
+    return deleted
