@@ -9,6 +9,12 @@ cdef enum Step:
     STEP_LAPPED         # records lapped_from … lapped_to are gone; then STEP_RECORD follows
     STEP_CORRUPT        # `corrupt_position`, `corrupt_reason`; the next step goes on at the next block
 
+cdef enum Peek:
+    PEEK_HEADER         # of a record or padding that ends within its block
+    PEEK_NOT_YET        # not committed
+    PEEK_OVERTAKEN
+    PEEK_DAMAGED
+
 
 cdef class StreamReader:
     """A cursor in the byte stream of one ring or one journal segment; one thread, no locks, never in the writer's way."""
@@ -49,7 +55,7 @@ cdef class RingReader(StreamReader):
     cdef void seek_where(self, uint64_t wanted, bint by_time) noexcept
     cdef bint overtaken(self, uint64_t position) noexcept nogil
     cdef uint64_t oldest(self) noexcept nogil
-    cdef bint peek(self, uint64_t position, RecordHeader* header) noexcept nogil
+    cdef Peek peek(self, uint64_t position, RecordHeader* header) noexcept nogil
     cdef uint64_t sequence_before(self, uint64_t position) noexcept nogil
 
 
@@ -71,11 +77,12 @@ cdef class SegmentReader(StreamReader):
     cdef readonly object path
 
     cdef Step next(self) noexcept nogil
+    cdef const char* look(self) noexcept nogil
     cdef Step at_bad_record(self, const char* reason) noexcept nogil
     cdef void seek_where(self, uint64_t wanted, bint by_time) noexcept
     cdef bint load(self) noexcept nogil
     cdef bint ends_here(self) noexcept nogil
-    cdef bint valid_record_follows(self) noexcept nogil
+    cdef uint64_t good_block_from(self, uint64_t position, uint64_t end) noexcept nogil
 
 
 cdef const char* fault(const char* record, uint64_t position, uint64_t available) noexcept nogil

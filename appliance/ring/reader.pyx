@@ -153,6 +153,8 @@ cdef class RingReader(StreamReader):
     def __init__(self, meta_path):
         self.meta_path = Path(meta_path)
         data_path = self.meta_path.with_suffix(".data")
+        # Before the mapping: a ring that takes the name meanwhile shows as another inode, and the files are opened anew.
+        self.inode = os.stat(self.meta_path).st_ino
         self.meta_mapping = map_file(self.meta_path)
         if self.meta_mapping.size < META_BYTES:
             raise NotARing(f"{meta_path}: {self.meta_mapping.size} bytes, a ring's .meta has {META_BYTES}")
@@ -165,15 +167,16 @@ cdef class RingReader(StreamReader):
         self.capacity = self.meta.capacity
         if self.data_mapping.size != self.capacity:
             raise NotARing(f"{data_path}: {self.data_mapping.size} bytes, its .meta says {self.capacity}")
+        if self.capacity < 2 * BLOCK_BYTES or self.capacity & (self.capacity - 1) or self.meta.block_bytes != BLOCK_BYTES:
+            raise NotARing(f"{meta_path}: capacity {self.capacity}, blocks of {self.meta.block_bytes}; expected a power of two, {BLOCK_BYTES}")
         self.data = self.data_mapping.address
         self.mask = self.capacity - 1
-        self.inode = os.stat(self.meta_path).st_ino
         self.name = self.meta_path.stem
-        self.exchange = self.meta.exchange.decode()
-        self.host = self.meta.host.decode()
+        self.exchange = text(self.meta.exchange[:32])
+        self.host = text(self.meta.host[:64])
         self.ring_id = self.meta.ring_id[:16].hex()
         self.chunk = self.meta.chunk
-        journal_dir = self.meta.journal_dir.decode()
+        journal_dir = text(self.meta.journal_dir[:3072])
         self.journal_dir = Path(journal_dir) if journal_dir else None
         self.seek_oldest()
 
@@ -233,15 +236,23 @@ cdef class RingReader(StreamReader):
         self.position = max(self.oldest(), min(target, last))
         self.skipped = True
 
-    cdef bint peek(self, uint64_t position, RecordHeader* header) noexcept nogil:
-        """Copy the header at `position`; False when it has been overwritten or is not committed."""
+    cdef Peek peek(self, uint64_t position, RecordHeader* header) noexcept nogil:
+        """Copy the header at `position`, a multiple of 8."""
+        cdef uint64_t available = block_end(position) - position
         if position >= load_acquire(&self.meta.committed):
-            return False
+            return PEEK_NOT_YET
         copy_out(<uint64_t*>header, <const uint64_t*>(self.data + (position & self.mask)), 1)
-        if header.type != PADDING:
+        # Damaged bytes must not lead beyond the block, which may be the mapping's last.
+        if header.type != PADDING and available >= RECORD_HEADER_BYTES:
             copy_out(<uint64_t*>header, <const uint64_t*>(self.data + (position & self.mask)), RECORD_HEADER_BYTES >> 3)
         fence_acquire()
-        return not self.overtaken(position)
+        if self.overtaken(position):
+            return PEEK_OVERTAKEN
+        if header.type == PADDING:
+            return PEEK_HEADER if header.length == available else PEEK_DAMAGED
+        if header.length < RECORD_HEADER_BYTES or header.length > available or header.position != position:
+            return PEEK_DAMAGED
+        return PEEK_HEADER
 
     cdef uint64_t sequence_before(self, uint64_t position) noexcept nogil:
         """Sequence of the last record that ends at or before `position`; 0 when it cannot be told any more."""
@@ -252,7 +263,7 @@ cdef class RingReader(StreamReader):
             return self.meta.first_sequence - 1
         at = (position - 1) & ~<uint64_t>(BLOCK_BYTES - 1)
         while at < position:
-            if not self.peek(at, &header) or header.length < 8:
+            if self.peek(at, &header) != PEEK_HEADER:
                 return 0
             if header.type != PADDING:
                 sequence = header.sequence
@@ -260,11 +271,8 @@ cdef class RingReader(StreamReader):
         return sequence
 
     def seek_oldest(self):
-        """Go to the oldest record that the ring holds."""
-        self.position = self.oldest()
-        self.next_sequence = 0
-        self.skipped = False
-        self.held = False
+        """Go to the oldest record that the ring holds. If it is lapped before it is read, that counts."""
+        self.seek_where(0, False)
 
     def seek_newest(self):
         """Go behind the newest record: only what comes from now on."""
@@ -291,31 +299,31 @@ cdef class RingReader(StreamReader):
     cdef void seek_where(self, uint64_t wanted, bint by_time) noexcept:
         """Bisect over blocks, each of which begins with a record, then walk the last one."""
         cdef RecordHeader header
-        cdef uint64_t low, high, middle
+        cdef uint64_t low, high, middle, probe
         cdef uint64_t committed
+        cdef Peek found
         while True:
             committed = load_acquire(&self.meta.committed)
             low = self.oldest() // BLOCK_BYTES
             high = max(low, (committed + BLOCK_BYTES - 1) // BLOCK_BYTES)
             # The last block in [low, high) whose first record is before `wanted`.
             while high - low > 1:
-                middle = (low + high) // 2
-                if self.peek(middle * BLOCK_BYTES, &header):
-                    if (<uint64_t>header.write_ns if by_time else header.sequence) < wanted:
-                        low = middle
-                    else:
-                        high = middle
-                elif middle * BLOCK_BYTES >= committed:
-                    high = middle
+                middle = probe = (low + high) // 2
+                found = self.peek(probe * BLOCK_BYTES, &header)
+                while found == PEEK_DAMAGED and probe + 1 < high:
+                    probe += 1
+                    found = self.peek(probe * BLOCK_BYTES, &header)
+                if found == PEEK_OVERTAKEN:
+                    low = probe
+                elif found == PEEK_HEADER and (<uint64_t>header.write_ns if by_time else header.sequence) < wanted:
+                    low = probe
                 else:
-                    low = middle
+                    high = middle
             self.position = low * BLOCK_BYTES
-            self.next_sequence = 0
+            self.next_sequence = self.meta.first_sequence if self.position == self.meta.first_position else 0
             self.skipped = False
             self.held = False
-            while self.peek(self.position, &header):
-                if header.length < 8:
-                    break
+            while self.peek(self.position, &header) == PEEK_HEADER:
                 if header.type != PADDING:
                     self.next_sequence = header.sequence
                     if (<uint64_t>header.write_ns if by_time else header.sequence) >= wanted:
@@ -409,11 +417,12 @@ cdef class RingReader(StreamReader):
     def persist_ns(self, uint64_t position) -> int | None:
         """When the byte before `position` was known to be on disk (UNIX ns); None: not yet, or too long ago."""
         cdef uint64_t count = load_acquire(&self.meta.flush_marks_count)
+        # The oldest mark says only how far the unknown reaches.
         cdef uint64_t low = count - FLUSH_MARKS + 1 if count >= FLUSH_MARKS else 0
         cdef uint64_t high = count
         cdef uint64_t middle
         cdef FlushMark mark
-        if low and load_relaxed(&self.meta.flush_marks[low % FLUSH_MARKS].position) >= position:
+        if count and load_relaxed(&self.meta.flush_marks[low % FLUSH_MARKS].position) >= position:
             return None
         while low < high:
             middle = (low + high) // 2
@@ -436,6 +445,8 @@ cdef class RingReader(StreamReader):
             raise ValueError(f"{size} bytes at {position} are not whole words of one block")
         if position + size > load_acquire(&self.meta.committed):
             raise ValueError(f"{size} bytes at {position} are not committed")
+        if position < self.meta.first_position:
+            return None
         cdef bytes words = PyBytes_FromStringAndSize(NULL, size)
         copy_out(<uint64_t*><char*>words, <const uint64_t*>(self.data + (position & self.mask)), size >> 3)
         fence_acquire()
@@ -471,8 +482,8 @@ cdef class SegmentReader(StreamReader):
         self.first_sequence = header.first_sequence
         self.epoch = header.epoch
         self.chunk = header.chunk
-        self.exchange = header.exchange.decode()
-        self.host = header.host.decode()
+        self.exchange = text(header.exchange[:32])
+        self.host = text(header.host[:64])
         self.ring_id = header.ring_id[:16].hex()
         self.position = self.first_position
         self.bound(limit)
@@ -489,7 +500,7 @@ cdef class SegmentReader(StreamReader):
             os.close(self.fd)
 
     def bound(self, limit=None):
-        """Set how far the segment may be read; see the class."""
+        """Set how far the segment may be read; see the class. The cursor stays."""
         self.bounded = limit is not None
         size = os.fstat(self.fd).st_size
         self.limit = limit if self.bounded else self.first_position + max(size - JOURNAL_HEADER_BYTES, 0)
@@ -512,46 +523,51 @@ cdef class SegmentReader(StreamReader):
         return start + got > self.position
 
     cdef Step next(self) noexcept nogil:
-        cdef uint64_t available, length, word
-        cdef const char* record
         cdef const char* reason
-        if self.held:
-            self.held = False
-            return STEP_RECORD
-        while True:
-            if self.position >= self.limit or self.open_end:
-                return STEP_NOTHING
-            if not self.block_position <= self.position < self.block_position + self.block_bytes:
-                if not self.load():
-                    return self.at_bad_record(b"missing bytes")
-            record = self.block + (self.position - self.block_position)
-            available = self.block_bytes - (self.position - self.block_position)
-            if available < 8:
-                return self.at_bad_record(b"length")
-            word = (<const uint64_t*>record)[0]
-            length = <uint32_t>word
-            if (word >> 32) & 0xFF == PADDING:
-                if length != block_end(self.position) - self.position:
-                    return self.at_bad_record(b"padding")
-                self.position += length
-                continue
-            if available < RECORD_HEADER_BYTES:
-                return self.at_bad_record(b"length")
-            reason = fault(record, self.position, available)
+        while self.position < self.limit and not self.open_end:
+            reason = self.look()
             if reason != NULL:
                 return self.at_bad_record(reason)
-            memcpy(self.buffer, record, min(align_up(length), available))
-            return self.accept()
+            if (<const RecordHeader*>self.buffer).type != PADDING:
+                return self.accept()
+            self.position = block_end(self.position)
+        return STEP_NOTHING
+
+    cdef const char* look(self) noexcept nogil:
+        """Put the record or the padding's first word at the cursor into `buffer`; what is wrong with it, or NULL."""
+        cdef RecordHeader* header = <RecordHeader*>self.buffer
+        cdef const char* record
+        cdef const char* reason
+        cdef uint64_t available
+        if not self.block_position <= self.position < self.block_position + self.block_bytes:
+            if not self.load():
+                return b"missing bytes"
+        record = self.block + (self.position - self.block_position)
+        available = self.block_bytes - (self.position - self.block_position)
+        if available < 8:
+            return b"length"
+        memcpy(header, record, 8)
+        if header.type == PADDING:
+            return NULL if header.length == block_end(self.position) - self.position else b"padding"
+        if available < RECORD_HEADER_BYTES:
+            return b"length"
+        reason = fault(record, self.position, available)
+        if reason == NULL:
+            memcpy(self.buffer, record, min(align_up(header.length), available))
+        return reason
 
     cdef Step at_bad_record(self, const char* reason) noexcept nogil:
-        """No record here: the open end of a segment that was being written, or damage within it."""
-        if self.bounded and block_end(self.position) == self.limit and self.ends_here():
-            # After a reboot the stream goes on at the next block, in the next segment.
-            self.position = self.limit
+        """No record here: the end of what was written, or damage within it."""
+        if self.bounded and self.ends_here():
+            # The stream goes on in the next segment: at its next block after a reboot, further on behind a hole.
             return STEP_NOTHING
-        if not self.bounded and not self.valid_record_follows():
-            self.open_end = True
-            return STEP_NOTHING
+        if not self.bounded:
+            if self.good_block_from(block_end(self.position), self.limit) >= self.limit:
+                self.open_end = True
+                return STEP_NOTHING
+            # Good records follow. Were these bytes just not written yet when we came by?
+            if self.look() == NULL:
+                return self.next()
         return self.corrupt(reason)
 
     cdef bint ends_here(self) noexcept nogil:
@@ -559,15 +575,17 @@ cdef class SegmentReader(StreamReader):
         cdef char byte
         return pread(self.fd, &byte, 1, self.position - self.first_position + JOURNAL_HEADER_BYTES) == 0
 
-    cdef bint valid_record_follows(self) noexcept nogil:
-        """Whether a later block begins with a good record: then what lies here was once good as well."""
+    cdef uint64_t good_block_from(self, uint64_t position, uint64_t end) noexcept nogil:
+        """The first block from `position` on that begins with a good record; `end` or more when none before `end` does."""
         cdef uint64_t here = self.position
-        cdef bint found = False
-        self.position = block_end(self.position)
-        while self.position < self.limit and not found:
+        cdef uint64_t found = end
+        self.position = position
+        while self.position < end:
             if not self.load() or self.block_bytes < RECORD_HEADER_BYTES:
                 break
-            found = fault(self.block, self.position, self.block_bytes) == NULL
+            if fault(self.block, self.position, self.block_bytes) == NULL:
+                found = self.position
+                break
             self.position += BLOCK_BYTES
         self.position = here
         self.block_bytes = 0
@@ -591,16 +609,18 @@ cdef class SegmentReader(StreamReader):
     cdef void seek_where(self, uint64_t wanted, bint by_time) noexcept:
         cdef uint64_t low = self.first_position // BLOCK_BYTES
         cdef uint64_t high = max(low, (self.limit + BLOCK_BYTES - 1) // BLOCK_BYTES)
-        cdef uint64_t middle
-        cdef const RecordHeader* header
+        cdef uint64_t middle, good
+        cdef uint64_t damaged = 0
+        cdef Step step
+        cdef const RecordHeader* header = <const RecordHeader*>self.buffer
+        self.open_end = False
         while high - low > 1:
             middle = (low + high) // 2
-            self.position = middle * BLOCK_BYTES
-            header = <const RecordHeader*>self.block
-            if not self.load() or fault(self.block, self.position, self.block_bytes) != NULL:
-                high = middle
-            elif (<uint64_t>header.write_ns if by_time else header.sequence) < wanted:
-                low = middle
+            good = self.good_block_from(middle * BLOCK_BYTES, high * BLOCK_BYTES)
+            self.position = good
+            if good < high * BLOCK_BYTES and self.look() == NULL and (
+                    <uint64_t>header.write_ns if by_time else header.sequence) < wanted:
+                low = good // BLOCK_BYTES
             else:
                 high = middle
         self.position = low * BLOCK_BYTES
@@ -609,12 +629,19 @@ cdef class SegmentReader(StreamReader):
         self.held = self.skipped = False
         if low * BLOCK_BYTES < self.first_position:
             self.position = self.first_position
-        while self.next() == STEP_RECORD:
-            header = <const RecordHeader*>self.buffer
-            if (<uint64_t>header.write_ns if by_time else header.sequence) >= wanted:
-                self.position = header.position
-                self.next_sequence = header.sequence
+        while True:
+            step = self.next()
+            if step == STEP_CORRUPT:
+                damaged = self.corrupt_position + 1
+            elif step != STEP_RECORD:
                 return
+            elif (<uint64_t>header.write_ns if by_time else header.sequence) >= wanted:
+                # What is damaged just before it may be what is wanted: that must not pass in silence.
+                self.position = damaged - 1 if damaged else header.position
+                self.next_sequence = 0 if damaged else header.sequence
+                return
+            else:
+                damaged = 0
 
     def raw(self, uint64_t position, uint64_t size) -> bytes:
         """Up to `size` bytes of the stream from `position`."""
@@ -625,6 +652,11 @@ cdef class SegmentReader(StreamReader):
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+cdef str text(bytes field):
+    """A NUL padded text field; what is no UTF-8 is shown, not refused: it never decides what is read."""
+    return field.partition(b"\0")[0].decode(errors="backslashreplace")
 
 
 cdef Mapping map_file(path):

@@ -79,6 +79,16 @@ class ChunkStore:
         if self.flusher is not None:
             self.flusher.start()
 
+    def await_room(self, room_bytes: int, timeout_s: float) -> None:
+        """Wait until the flusher has made room; mode lossy when the disk does not take what the ring holds in time."""
+        deadline = time.monotonic() + timeout_s
+        while self.flusher is not None and self.writer.room_bytes < room_bytes:
+            if self.flusher.failing or time.monotonic() > deadline:
+                self.writer.lossy = True
+                return
+            self.flusher.wake()
+            time.sleep(0.005)
+
     def turn_due(self) -> bool:
         """Whether the next segment should begin, by size or age."""
         if self.flusher is None or self.flusher.turning:

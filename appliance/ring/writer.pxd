@@ -14,7 +14,7 @@ cdef class Writer:
     cdef readonly uint64_t position      # where the next record or padding begins
     cdef readonly uint64_t sequence      # of the last record
     cdef uint64_t claimed                # as stored in .meta, or what a dead writer left there
-    cdef uint64_t flushed_seen           # `flushed` as last read: a lower bound, another core owns its cache line
+    cdef uint64_t flushed_seen           # block of `flushed` as last read: a lower bound, another core owns its cache line
     cdef uint32_t epoch
     cdef int64_t last_write_ns
     cdef readonly bint journaled         # a flusher follows: mode safe holds back, else the ring just goes round
@@ -22,6 +22,7 @@ cdef class Writer:
 
     cdef uint64_t room(self) noexcept nogil
     cdef char* claim(self, uint64_t payload_bytes_max) noexcept nogil
+    cdef int64_t write_time(self) noexcept nogil
     cdef uint64_t commit(
         self, RecordType type, uint64_t payload_bytes, uint16_t flags,
         int64_t recv_ns, int64_t parse_ns, int64_t enqueue_ns, int64_t write_ns,

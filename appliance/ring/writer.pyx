@@ -59,7 +59,7 @@ cdef class Writer:
         self.claimed = max(load_acquire(&self.meta.claimed), self.position)
         self.sequence = sequence
         self.last_write_ns = last_write_ns
-        self.flushed_seen = load_acquire(&self.meta.flushed)
+        self.flushed_seen = load_acquire(&self.meta.flushed) & ~<uint64_t>(BLOCK_BYTES - 1)
         self.journaled = journaled
         self.epoch = self.meta.epoch + 1
         self.meta.epoch = self.epoch
@@ -80,26 +80,41 @@ cdef class Writer:
         free(self.staging)
 
     cdef uint64_t room(self) noexcept nogil:
-        """Bytes until the oldest byte that must stay; without a journal, or in mode lossy, nothing must."""
+        """Bytes until the oldest byte that must stay; without a journal, or in mode lossy, nothing must.
+
+        The block that `flushed` lies in stays whole: a segment begins at a block, so the next one needs all of it. And
+        because the end of the room is a block's end, a writer that takes over can always pad the block it finds begun.
+        """
         if not self.journaled or load_relaxed(&self.meta.mode) != MODE_SAFE:
             return self.capacity
-        self.flushed_seen = load_acquire(&self.meta.flushed)
+        self.flushed_seen = load_acquire(&self.meta.flushed) & ~<uint64_t>(BLOCK_BYTES - 1)
         if self.position - self.flushed_seen > self.capacity:
             return 0
         return self.flushed_seen + self.capacity - self.position
 
     cdef char* claim(self, uint64_t payload_bytes_max) noexcept nogil:
-        """Where the payload goes; NULL when even padding and the largest record would not find room."""
-        cdef uint64_t needed = 2 * align_up(RECORD_HEADER_BYTES + payload_bytes_max)
+        """Where the payload goes; NULL when there is no room for the largest record and the padding it may need."""
+        cdef uint64_t needed = align_up(RECORD_HEADER_BYTES + payload_bytes_max)
+        cdef uint64_t left = block_end(self.position) - self.position
+        if left < needed:
+            needed += left
         if self.position + needed > self.flushed_seen + self.capacity and self.room() < needed:
             return NULL
         return self.staging + RECORD_HEADER_BYTES
+
+    cdef int64_t write_time(self) noexcept nogil:
+        """Now, for `commit`, held so that it never decreases: it is the key for seeking and merging."""
+        cdef int64_t now = now_ns()
+        if now >= self.last_write_ns:
+            return now
+        add(&self.meta.counters[<int>C_WRITE_CLAMPED], 1)
+        return self.last_write_ns
 
     cdef uint64_t commit(
         self, RecordType type, uint64_t payload_bytes, uint16_t flags,
         int64_t recv_ns, int64_t parse_ns, int64_t enqueue_ns, int64_t write_ns,
     ) noexcept nogil:
-        """Publish the payload that stands where `claim` pointed; its sequence."""
+        """Publish the payload that stands where `claim` pointed; its sequence. `write_ns` comes from `write_time`."""
         cdef RecordHeader* header = <RecordHeader*>self.staging
         cdef uint64_t length = RECORD_HEADER_BYTES + payload_bytes
         cdef uint64_t stride = align_up(length)
@@ -108,9 +123,6 @@ cdef class Writer:
         cdef uint64_t end
         if padding >= stride:
             padding = 0
-        if write_ns < self.last_write_ns:
-            write_ns = self.last_write_ns
-            add(&self.meta.counters[<int>C_WRITE_CLAMPED], 1)
         self.last_write_ns = write_ns
         memset(self.staging + length, 0, stride - length)
         header.length = <unsigned int>length
@@ -184,12 +196,12 @@ cdef class Writer:
         if out == NULL:
             raise BlockingIOError("no room in the ring: the journal is behind")
         memcpy(out, <const char*>payload, size)
-        cdef int64_t now = now_ns()
+        cdef int64_t now = self.write_time()
         return self.commit(type, size, flags, recv_ns if recv_ns else now, now, now, now)
 
     def begin_block(self):
         """Pad, so that the next record begins a block; the position of that block."""
-        if self.room() < 2 * RECORD_BYTES_MAX:
+        if self.room() < (-self.position) % BLOCK_BYTES:
             raise BlockingIOError("no room in the ring: the journal is behind")
         self.pad_to_block()
         return self.position

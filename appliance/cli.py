@@ -1,0 +1,309 @@
+"""The commands `mdc-appliance` and `mdc`: arguments, exit codes and error messages, nothing else.
+
+What a command needs is imported when it is called, so that help, completion and a reader's start stay quick.
+"""
+
+import math
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from appliance.errors import MdcError
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+TRACEBACK_VARIABLE = "MDC_TRACEBACK"
+
+_SETTINGS = {"help_option_names": ["-h", "--help"]}
+
+appliance_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich", context_settings=_SETTINGS)
+mdc_app = typer.Typer(
+    name="mdc",
+    help="Look into rings and journals of the market data appliance, or play a local exchange.\n\n"
+    "Every verb has examples: [bold]mdc VERB --help[/]. "
+    "Exit status: 0 good, 1 a check failed, 2 usage or configuration, 3 could not run.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings=_SETTINGS,
+)
+
+
+def appliance_main() -> None:
+    """The console command mdc-appliance."""
+    appliance_app(prog_name="mdc-appliance")
+
+
+def main() -> None:
+    """The console command mdc."""
+    mdc_app(prog_name="mdc")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        try:
+            version = metadata.version("mdc-appliance")
+        except metadata.PackageNotFoundError:
+            version = "of a source tree that is not installed"
+        typer.echo(f"mdc {version}")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")]
+Rings = Annotated[
+    Path,
+    typer.Option(
+        "--rings",
+        metavar="DIR",
+        envvar="MDC_RINGS",
+        help="A ring directory, e.g. /run/mdc/binance, or a journal directory, also one copied from another machine.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def _positive(seconds: float | None) -> float | None:
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise typer.BadParameter(f"{seconds:g} is not a number of seconds above 0")
+    return seconds
+
+
+def _rate(rate: str) -> str:
+    if rate != "max" and not re.fullmatch(r"[1-9]\d*", rate):
+        raise typer.BadParameter(f'{rate!r} is neither a whole number of trades per second above 0 nor "max"')
+    return rate
+
+
+@appliance_app.command()
+def run_appliance(
+    config: Annotated[Path, typer.Option("--config", metavar="FILE", help="The configuration, e.g. configs/binance.toml.")],
+    check: Annotated[bool, typer.Option("--check", help="Only check the configuration and this machine; change nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --check: print the report as JSON.")] = False,
+    duration: Annotated[
+        float | None, typer.Option("--duration", metavar="SECONDS", callback=_positive, help="Drain and stop after so many seconds.")
+    ] = None,
+    version: Version = False,
+) -> None:
+    """Collect every trade of one exchange into rings in memory and a journal on disk.
+
+    Stops on SIGTERM or Ctrl-C, after all that was received is on disk. While the exchange is away it waits and tries again.
+
+    Each key of the configuration can be set by a variable, e.g. MDC_EXCHANGE__WS_URL, or by such a line in a file .env beside it.
+
+    Exit status: 0 good, 1 --check found a failure, 2 usage, configuration, or refused by the exchange for good, 3 could not run.
+
+    [bold]Examples[/]
+
+    mdc-appliance --config configs/demo.toml --duration 20
+
+    mdc-appliance --config configs/binance.toml --check
+
+    MDC_FEED__LEGS=3 mdc-appliance --config configs/binance.toml
+    """
+    if as_json and not check:
+        raise typer.BadParameter("it goes with --check only", param_hint="'--json'")
+
+    def work() -> int:
+        from appliance import config as configuration
+
+        settings = configuration.load(config)
+        if check:
+            from appliance import preflight
+
+            checks = preflight.examine(settings)
+            print(preflight.as_json(checks) if as_json else f"configuration {config}: good\n{preflight.as_text(checks)}")
+            return preflight.exit_code(checks)
+        from appliance import collector
+
+        return collector.run(settings, duration)
+
+    # A service cannot be asked to fail again: its traceback goes to the journal at once.
+    _leave(work, with_traceback=not check)
+
+
+@mdc_app.callback()
+def mdc(version: Version = False) -> None:
+    """Options before the verb."""
+
+
+@mdc_app.command()
+def tail(
+    rings: Rings,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option("--filter", metavar="PATTERN", help="Only instruments like this shell pattern, e.g. 'BTC*'. May be repeated."),
+    ] = None,
+    poll_ms: Annotated[int, typer.Option("--poll-ms", min=1, max=60_000, help="Look for new records this often.")] = 50,
+    start: Annotated[
+        str, typer.Option("--from", metavar="now|oldest|TIME", help="Where to begin; TIME e.g. 2025-11-08T20:12 (UTC).")
+    ] = "now",
+    once: Annotated[bool, typer.Option("--once", help="End at the end of the data instead of following it.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each record's JSON on a line, gap and status records too.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show gap and status records among the trades.")] = False,
+) -> None:
+    """Print trades as they come.
+
+    [bold]Examples[/]
+
+    mdc tail --rings /run/mdc/binance --filter 'BTC*'
+
+    mdc tail --rings /var/lib/mdc/binance --from oldest --once --json | wc -l
+    """
+
+    def work() -> int:
+        from appliance.tools import tail as verb
+
+        return verb.run(rings=rings, filters=filters or [], poll_ms=poll_ms, start=start, once=once, as_json=as_json, verbose=verbose)
+
+    _leave(work)
+
+
+@mdc_app.command()
+def stats(
+    rings: Rings,
+    as_json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show them again and again, until Ctrl-C.")] = False,
+) -> None:
+    """Show each ring's counters: what was committed, flushed, lost and repaired, and how long it took.
+
+    [bold]Examples[/]
+
+    mdc stats --rings /run/mdc/binance --watch
+
+    mdc stats --rings /run/mdc/binance --json
+    """
+
+    def work() -> int:
+        from appliance.tools import stats as verb
+
+        return verb.run(rings=rings, as_json=as_json, watch=watch)
+
+    _leave(work)
+
+
+@mdc_app.command()
+def verify(rings: Rings, as_json: AsJson = False) -> None:
+    """Check every record of rings and journal: checksum, sequence, trade ids without an unrecorded hole, ring against journal.
+
+    Exit status 1 when something is wrong. A hole that has its gap record is shown, and is no failure.
+
+    [bold]Examples[/]
+
+    mdc verify --rings /run/mdc/binance
+
+    mdc verify --rings /mnt/backup/binance --json
+    """
+
+    def work() -> int:
+        from appliance.tools import verify as verb
+
+        return verb.run(rings=rings, as_json=as_json)
+
+    _leave(work)
+
+
+@mdc_app.command()
+def sim(
+    exchange: Annotated[str, typer.Option("--exchange", metavar="NAME", help="Whose dialect to speak: binance.")] = "binance",
+    host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Listen on this address.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="Listen on this port; 0 takes a free one.")] = 0,
+    capture: Annotated[
+        Path | None,
+        typer.Option("--capture", metavar="FILE", exists=True, dir_okay=False, help="Send these recorded frames to every connection."),
+    ] = None,
+    rate: Annotated[str, typer.Option("--rate", metavar="N|max", callback=_rate, help="Trades per second over all symbols.")] = "1000",
+    count: Annotated[int | None, typer.Option("--count", min=1, help="End the stream after so many trades.")] = None,
+    symbols: Annotated[int, typer.Option("--symbols", min=1, max=100_000, help="Made-up symbols to trade.")] = 500,
+    exchange_info: Annotated[
+        Path | None,
+        typer.Option(
+            "--exchange-info", metavar="FILE", exists=True, dir_okay=False, help="Answer discovery with this body, and trade its symbols."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed makes the same trades.")] = 1,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="https and wss, by a throw-away authority whose certificate is named at the start.")
+    ] = False,
+    fault: Annotated[list[str] | None, typer.Option("--fault", metavar="SPEC", help="Misbehave like this. May be repeated.")] = None,
+) -> None:
+    """Play an exchange on this machine: REST and websocket on one port, made-up or recorded trades.
+
+    When it is ready it prints one line of JSON with its addresses. Ends on SIGTERM or Ctrl-C.
+
+    [bold]Examples[/]
+
+    mdc sim --port 9001 --symbols 500 --rate 3000
+
+    mdc sim --symbols 400 --rate max --count 10000000
+
+    mdc sim --capture frames.zst --tls
+    """
+
+    def work() -> int:
+        from appliance.sim import server
+
+        return server.run(
+            exchange=exchange,
+            port=port,
+            capture=capture,
+            rate=rate,
+            count=count,
+            symbols=symbols,
+            exchange_info=exchange_info,
+            seed=seed,
+            tls=tls,
+            fault=fault or [],
+            host=host,
+        )
+
+    _leave(work)
+
+
+def _leave(work: Callable[[], int], with_traceback: bool = False) -> None:
+    """Do the work and leave with its exit code, or with that of the error, told on standard error."""
+    try:
+        code = work()
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. Python would flush once more at exit, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except BaseException as error:
+        code = _tell(error, with_traceback or bool(os.environ.get(TRACEBACK_VARIABLE)))
+    raise typer.Exit(code)
+
+
+def _tell(error: BaseException, with_traceback: bool) -> int:
+    """Print what ended the command; the exit code. Of a task group's errors each is told, and the gravest decides."""
+    leaves = list(_leaves(error))
+    unexpected = [leaf for leaf in leaves if not isinstance(leaf, MdcError | KeyboardInterrupt | SystemExit)]
+    if not unexpected and any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
+        return INTERRUPTED
+    codes = [3] if unexpected else []
+    for leaf in leaves:
+        if isinstance(leaf, MdcError):
+            print(f"mdc: error: {leaf}", file=sys.stderr)
+            codes.append(leaf.exit_code)
+        elif isinstance(leaf, SystemExit):
+            codes.append(leaf.code if isinstance(leaf.code, int) else int(leaf.code is not None))
+    for leaf in unexpected:
+        where = traceback.extract_tb(leaf.__traceback__)[-1]
+        print(f"mdc: error: unexpected {type(leaf).__name__}: {leaf} (in {where.filename} line {where.lineno})", file=sys.stderr)
+        if with_traceback:
+            traceback.print_exception(leaf, file=sys.stderr)
+        else:
+            print(f"mdc: this is a defect of the program; with {TRACEBACK_VARIABLE}=1 it shows where it comes from", file=sys.stderr)
+    return max(codes)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error

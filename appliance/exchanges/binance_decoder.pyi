@@ -1,0 +1,3 @@
+from appliance.exchanges.decoder import Decoder
+
+class BinanceDecoder(Decoder): ...

@@ -1,0 +1,72 @@
+"""A process of ours that must not outlive us: the REST worker, the local exchange."""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Sequence
+from typing import Self
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def die_with_parent() -> None:
+    """In a child: be killed when the process that started us ends, however it ends. Call it first of all."""
+    parent = os.getppid()
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent:  # it ended before the kernel knew of our wish
+        sys.exit(0)
+
+
+class Child:
+    """A running child: our pipe to its standard input, our pipe from its standard output. Its stderr is ours."""
+
+    def __init__(self, name: str, process: Process) -> None:
+        self.name = name
+        self._process = process
+
+    @classmethod
+    async def start(cls, name: str, command: Sequence[str], line_bytes_max: int = 16 * 1024 * 1024) -> Self:
+        # A session of its own: Ctrl-C reaches the collector alone, which then ends its children in order.
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=PIPE, stdout=PIPE, limit=line_bytes_max, start_new_session=True, env=_environment()
+        )
+        return cls(name, process)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def write_line(self, line: bytes) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + b"\n")
+
+    async def read_line(self) -> bytes:
+        """One line without its end; empty when the child has closed its output."""
+        assert self._process.stdout is not None
+        return (await self._process.stdout.readline()).rstrip(b"\n")
+
+    async def wait(self) -> int:
+        """Its exit status, when it has ended."""
+        return await self._process.wait()
+
+    async def stop(self, grace_s: float) -> int:
+        """SIGTERM, and SIGKILL when that is not enough; returns its exit status."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.terminate()
+        try:
+            async with asyncio.timeout(grace_s):
+                return await self._process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            return await self._process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without what lets a process speak to systemd in our name."""
+    return {name: value for name, value in os.environ.items() if name not in {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}}

@@ -1,0 +1,99 @@
+"""One chunk at work: its pipeline and its legs."""
+
+import ssl
+from collections.abc import Callable, Iterable, Sequence
+from random import random
+from typing import Any
+
+from loguru import logger
+
+from appliance.config import Settings
+from appliance.exchanges.exchange import Exchange
+from appliance.exchanges.instruments import Instruments
+from appliance.feed.backoff import Backoff
+from appliance.feed.connection import Connection
+from appliance.feed.handler import FeedHandler
+from appliance.feed.legs import Legs
+from appliance.feed.limits import Limits
+from appliance.feed.pipeline import Pipeline
+from appliance.ring.store import StoreOptions
+
+
+class Chunk:
+    """A chunk that is being collected. Loop thread only; `legs.run()` is the caller's task."""
+
+    def __init__(self, number: int, pipeline: Pipeline, legs: Legs, exchange: Exchange) -> None:
+        self.number = number
+        self.pipeline = pipeline
+        self.legs = legs
+        self._exchange = exchange
+
+    @classmethod
+    def open(
+        cls,
+        number: int,
+        symbols: Iterable[str],
+        listed: Sequence[str],
+        exchange: Exchange,
+        settings: Settings,
+        ws_url: str,
+        trust: ssl.SSLContext,
+        limits: Limits,
+        *,
+        blocked_is_fatal: Callable[[], bool],
+    ) -> "Chunk":
+        """Open ring and journal for all `symbols` that have their place here, and legs for the `listed` ones. Raises CannotRun."""
+        instruments = Instruments(exchange.name.upper())
+        for symbol in symbols:
+            instruments.add(symbol)
+        options = StoreOptions(
+            capacity_bytes=settings.ring.capacity_mb << 20,
+            segment_bytes=settings.journal.segment_mb << 20,
+            segment_minutes=settings.journal.segment_minutes,
+            flush_interval_ms=settings.journal.flush_interval_ms,
+            sync_writes=settings.journal.sync_writes,
+            mlock=settings.ring.mlock,
+        )
+        pipeline = Pipeline.open(
+            settings.ring.dir, settings.journal.dir, exchange.name, number, exchange.decoder(instruments), options,
+            settings.feed.legs, settings.feed.gap_grace_ms,
+        )  # fmt: skip
+        log = logger.bind(chunk=number)
+        connected: set[int] = set()
+
+        def connect(leg: int, streams: Sequence[str]) -> Connection:
+            def listen(control: Connection) -> FeedHandler:
+                return FeedHandler(pipeline.path, leg, control)
+
+            return Connection(exchange, ws_url, streams, listen, trust, log=log.bind(leg=leg))
+
+        def tell(event: str, **fields: Any) -> None:
+            pipeline.status(event, **fields)
+            if event == "connected":
+                counters = pipeline.store.writer
+                counters.add_to("connects")
+                counters.add_to(f"leg{fields['leg']}_connects")
+                if fields["leg"] in connected:
+                    counters.add_to("reconnects")
+                connected.add(fields["leg"])
+
+        legs = Legs(
+            number, settings.feed.legs, [exchange.stream(symbol) for symbol in listed], connect, limits, tell,
+            lambda: Backoff(random), blocked_is_fatal=blocked_is_fatal,
+        )  # fmt: skip
+        log.bind(event="chunk_open").info(f"chunk of {len(listed)} symbols, {len(instruments)} with its former ones")
+        return cls(number, pipeline, legs, exchange)
+
+    def add(self, symbols: Iterable[str]) -> None:
+        """Collect those of the symbols that are not collected yet."""
+        new = [symbol for symbol in symbols if self._exchange.stream(symbol) not in self.legs.streams]
+        if new:
+            self.pipeline.add((symbol, "Spot") for symbol in new)
+            self.legs.subscribe(self._exchange.stream(symbol) for symbol in new)
+            self.pipeline.status("subscribing", symbols=new)
+
+    def turn(self) -> None:
+        """The loop's turn: each 50 ms, between two reads."""
+        changed = self.pipeline.turn()
+        if changed is not None:
+            logger.bind(chunk=self.number, **changed).warning("the journal's mode changed")

@@ -1,0 +1,371 @@
+"""One websocket's life: dialled, subscribed, kept alive, ended.
+
+Every frame that is no trade comes here from the compiled listener (feed/handler). Everything that can go wrong becomes
+an `Ending` that says how; what to do about it is the legs' decision.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+from time import time
+from typing import TYPE_CHECKING, Protocol, cast
+from urllib.parse import urlsplit
+
+from loguru import logger
+from picows import WSCloseCode, WSError, WSHandshakeError, WSListener, WSMsgType, WSTransport, ws_connect
+
+from appliance.exchanges.exchange import Control, Exchange, Refusal, Rejected, ShuttingDown, Subscribed, Trouble
+from appliance.feed import tls
+from appliance.feed.messages import MessageBudget
+
+if TYPE_CHECKING:
+    from loguru import Logger
+
+PING, PONG, CLOSE = 0x9, 0xA, 0x8  # RFC 6455, section 5.2
+OTHER = 1  # of exchanges/decoder.pxd, as the two below
+OUTCOMES = {2: "malformed frame", 3: "trade of a symbol that this chunk does not have", 4: "trade in the shape of another market"}
+MESSAGE_BYTES_MAX = 16 * 1024 * 1024
+CLOSE_S = 1.0  # for a CLOSE of ours to leave before the socket is dropped
+DRAINED = "drained"  # the reason of an ending that we asked for and that took all under way
+REPAIRS = 3  # times that streams which the exchange does not list are asked for again, one after the other
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The times of one connection, in seconds."""
+
+    dial_s: float = 15.0
+    """From the name's look-up to the end of the upgrade."""
+    quiet_s: float = 10.0
+    """Without any frame, the exchange's pings included: then we ping. It pings every 20 s, so a healthy socket sees few of ours."""
+    pong_s: float = 10.0
+    answer_s: float = 15.0
+    """For an acknowledgement; Binance is known to take 10 s for a long frame."""
+    verify_s: float = 600.0
+    """Between two comparisons with the exchange's own list of subscriptions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a connection ended. `refusal` is set when it never came to be."""
+
+    reason: str
+    life_s: float
+    refusal: Refusal | None = None
+
+
+class Listener(Protocol):
+    """What a connection reads of the compiled listener."""
+
+    @property
+    def frames(self) -> int:
+        """All frames, of every type."""
+
+    @property
+    def trades(self) -> int:
+        """Frames that held trades, whichever leg was first."""
+
+
+class Connection:
+    """One connection of one leg: `run` it once. It is the control of its listener. Loop thread only."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        ws_url: str,
+        streams: Sequence[str],
+        listener: Callable[["Connection"], WSListener],
+        trust: ssl.SSLContext,
+        *,
+        pace: Pace | None = None,
+        log: "Logger | None" = None,
+    ) -> None:
+        self.opened = asyncio.Event()
+        """The exchange took the connection."""
+        self.subscribed = asyncio.Event()
+        """It lists our streams, or as many as it ever will."""
+        self.leaving = asyncio.Event()
+        """The exchange has announced the end: another connection should take over."""
+        self.unlisted: frozenset[str] = frozenset()
+        """Streams that the exchange does not list though it was asked for them repeatedly."""
+        self._exchange = exchange
+        self._wanted = dict.fromkeys(streams)
+        path, self._unasked = exchange.connect_path(streams)
+        self._url = ws_url.rstrip("/") + path
+        self._host = urlsplit(ws_url).hostname or ws_url
+        self._make_listener = listener
+        self._listener: Listener | None = None
+        self._trust = trust
+        self._pace = pace or Pace()
+        self._log = log or logger
+        self._loop = asyncio.get_running_loop()
+        self._budget = MessageBudget(exchange.rules.messages_per_s, self._loop.time)
+        self._sending = asyncio.Lock()
+        self._transport: WSTransport | None = None
+        self._opened_s = 0.0
+        self._reason = ""
+        self._over = False
+        self._requests = count(1)  # numbers of our requests
+        self._answers: dict[int, asyncio.Future[Control]] = {}
+        self._asked_for_more = asyncio.Event()
+        self._latest_ping: bytes | None = None
+
+    # What the legs call
+
+    async def run(self) -> Ending:
+        """Live until the end; says how it came. Cancelling drops the socket at once."""
+        try:
+            async with asyncio.timeout(self._pace.dial_s):
+                transport, _ = await ws_connect(
+                    lambda request, response: self._listen(),
+                    self._url,
+                    ssl_context=self._trust,
+                    disconnect_on_exception=False,  # an error of ours must not cost the exchange's next trades
+                    enable_auto_pong=False,  # a PING that we do not see would hide the end of a read from the clock stamp
+                    websocket_handshake_timeout=self._pace.dial_s,
+                    max_frame_size=MESSAGE_BYTES_MAX,
+                    max_redirects=0,
+                )
+        except (OSError, TimeoutError, WSError) as error:
+            return Ending("refused", 0.0, self._refusal(error))
+        else:
+            if self._transport is None:
+                return Ending("refused", 0.0, Refusal(Trouble.AWAY, f"{self._host} closed the connection during the upgrade"))
+            return await self._live(transport)
+        finally:
+            self._over = True  # given up while dialling: what still opens must not live
+            if self._transport is not None:
+                self._transport.disconnect(graceful=False)
+
+    def end(self, reason: str) -> None:
+        """Replace this connection: say CLOSE and drop the socket."""
+        self._reason = self._reason or reason
+        if self._transport is not None:
+            self._transport.send_close(WSCloseCode.GOING_AWAY)
+            self._loop.call_later(CLOSE_S, self._transport.disconnect, False)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Say CLOSE and take all that is still under way: until the exchange's CLOSE or end of file, or the time is up."""
+        transport = self._transport
+        if transport is None or transport.is_disconnected:
+            return
+        self._reason = self._reason or DRAINED
+        transport.send_close(WSCloseCode.OK)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await transport.wait_disconnected()
+        except TimeoutError:
+            transport.disconnect(graceful=False)
+        except Exception as error:
+            self._log.bind(event="drain_failed").warning(f"the connection ended otherwise than by CLOSE: {error}")
+
+    def subscribe(self, streams: Iterable[str]) -> None:
+        """Ask for more streams on the living connection."""
+        new = [stream for stream in streams if stream not in self._wanted]
+        self._wanted.update(dict.fromkeys(new))
+        self._unasked += new
+        self._asked_for_more.set()
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None and not self._transport.is_disconnected
+
+    @property
+    def trades(self) -> int:
+        """Messages with trades that this connection brought, first copies or not."""
+        return self._listener.trades if self._listener is not None else 0
+
+    # What the listener calls
+
+    def on_connected(self, transport: WSTransport) -> None:
+        if self._over:
+            transport.disconnect(graceful=False)
+            return
+        self._transport = transport
+        self._opened_s = self._loop.time()
+        self.opened.set()
+
+    def on_other_frame(self, outcome: int, message_type: int, payload: bytes) -> None:
+        if message_type == PING:
+            self._pong(payload)
+        elif message_type == CLOSE:
+            self._closed_by_peer()
+        elif message_type != PONG:
+            self._read(outcome, payload)
+
+    def on_disconnected(self, transport: WSTransport) -> None:
+        """Nothing: `run` waits for the transport's end."""
+
+    def on_violation(self, reason: str) -> None:
+        self.end(f"websocket violation: {reason}")
+
+    # Living
+
+    def _listen(self) -> WSListener:
+        listener = self._make_listener(self)
+        self._listener = cast(Listener, listener)
+        return listener
+
+    async def _live(self, transport: WSTransport) -> Ending:
+        async with asyncio.TaskGroup() as duties:
+            keep = [duties.create_task(self._keep_subscribed()), duties.create_task(self._keep_alive())]
+            try:
+                await transport.wait_disconnected()
+            except Exception as error:  # what picows found wrong with a frame, or an error of our listener
+                self._reason = self._reason or f"websocket violation: {error}"
+            finally:
+                for duty in keep:
+                    duty.cancel()
+        return Ending(self._reason or "closed without a CLOSE", self._loop.time() - self._opened_s)
+
+    async def _keep_alive(self) -> None:
+        """Judge the socket by its frames and by an answered ping, never by a quiet stream (T33)."""
+        while True:
+            seen = self._frames()
+            await asyncio.sleep(self._pace.quiet_s)
+            if self._frames() != seen:
+                continue
+            await self._send(lambda transport: transport.send_ping(b"mdc"))
+            await asyncio.sleep(self._pace.pong_s)
+            if self._frames() == seen:
+                self.end(f"no answer to a ping within {self._pace.pong_s:g} s")
+                return
+
+    def _frames(self) -> int:
+        return self._listener.frames if self._listener is not None else 0
+
+    async def _keep_subscribed(self) -> None:
+        """Ask for what the URL had no room for, then hold the exchange's own list against ours, now and then again (T5)."""
+        repairs = 0
+        while True:
+            unasked, self._unasked = self._unasked, []
+            await self._ask_for(unasked)
+            missing = await self._missing()
+            if missing and repairs < REPAIRS:
+                self._log.bind(event="streams_missing").warning(
+                    f"{len(missing)} of {len(self._wanted)} streams are not listed by the exchange, asking again: {_some(missing)}"
+                )
+                repairs += 1
+                self._unasked += sorted(missing)
+                continue
+            if missing and len(missing) == len(self._wanted):
+                self.end(f"the exchange lists none of our {len(missing)} streams")
+                return
+            repairs = 0
+            self._tell_unlisted(frozenset(missing))
+            self.subscribed.set()
+            self._asked_for_more.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pace.verify_s):
+                    await self._asked_for_more.wait()
+
+    async def _ask_for(self, streams: Sequence[str]) -> None:
+        for request, frame in self._exchange.subscribe(streams, self._requests):
+            answer = await self._request(frame, request)
+            if isinstance(answer, Rejected):
+                self._log.bind(event="subscribe_rejected").error(f"SUBSCRIBE refused: {answer.reason}")
+            elif answer is None:
+                self._log.bind(event="subscribe_unanswered").warning(f"SUBSCRIBE not answered within {self._pace.answer_s:g} s")
+
+    async def _missing(self) -> set[str]:
+        """Streams of ours that the exchange does not list; empty, with a warning, when it does not answer."""
+        for _ in range(REPAIRS):
+            request = next(self._requests)
+            answer = await self._request(self._exchange.list_subscriptions(request), request)
+            if isinstance(answer, Subscribed):
+                return set(self._wanted) - answer.streams
+        self._log.bind(event="list_unanswered").warning("the exchange does not list our subscriptions; taken as made, asked again later")
+        return set()
+
+    def _tell_unlisted(self, missing: frozenset[str]) -> None:
+        if missing and missing != self.unlisted:
+            self._log.bind(event="streams_unlisted").error(
+                f"{len(missing)} of {len(self._wanted)} streams are not delivered by the exchange: {_some(missing)}"
+            )
+        self.unlisted = missing
+
+    async def _request(self, frame: bytes, request: int) -> Control | None:
+        """Send a request and wait for its answer; None when none comes in time."""
+        answer: asyncio.Future[Control] = self._loop.create_future()
+        self._answers[request] = answer
+        try:
+            await self._send(lambda transport: transport.send(WSMsgType.TEXT, frame))
+            async with asyncio.timeout(self._pace.answer_s):
+                return await answer
+        except TimeoutError:
+            return None
+        finally:
+            del self._answers[request]
+
+    async def _send(self, send: Callable[[WSTransport], None]) -> None:
+        """Send one frame when the budget has room for it beside the pongs."""
+        async with self._sending:
+            await asyncio.sleep(self._budget.request_delay_s())
+            if self._transport is not None:
+                self._budget.count()
+                send(self._transport)
+
+    def _read(self, outcome: int, payload: bytes) -> None:
+        control = self._exchange.control(payload)
+        if control is None:
+            if outcome != OTHER:
+                self._log.bind(event=f"frame_{outcome}").warning(f"{OUTCOMES.get(outcome, outcome)}: {payload[:200]!r}")
+        elif isinstance(control, ShuttingDown):
+            self.leaving.set()  # no lead time is promised (T7)
+        elif control.request is None:
+            self._log.bind(event="rejected").error(f"the exchange refused a request of ours: {control.reason}")
+        elif (answer := self._answers.get(control.request)) is not None and not answer.done():
+            answer.set_result(control)
+
+    def _pong(self, payload: bytes) -> None:
+        """Echo a ping. In a flood of pings the latest is answered when the budget has room, as RFC 6455 5.5.3 allows."""
+        if self._latest_ping is not None:
+            self._latest_ping = payload
+        elif (delay_s := self._budget.pong_delay_s()) > 0:
+            self._latest_ping = payload
+            self._loop.call_later(delay_s, self._pong_latest)
+        else:
+            self._send_pong(payload)
+
+    def _pong_latest(self) -> None:
+        payload, self._latest_ping = self._latest_ping, None
+        if payload is not None:
+            self._pong(payload)
+
+    def _send_pong(self, payload: bytes) -> None:
+        if self._transport is not None:
+            self._budget.count()
+            self._transport.send_pong(payload)
+
+    def _closed_by_peer(self) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        said = transport.close_handshake.recv
+        if said is not None:
+            self._reason = self._reason or f"closed by the exchange: {int(said.code)} {said.reason}".rstrip()  # type: ignore[call-overload]
+        if not transport.is_close_frame_sent:
+            transport.send_close(said.code if said is not None and said.code != WSCloseCode.NO_INFO else WSCloseCode.OK)
+        transport.disconnect()
+        self._loop.call_later(CLOSE_S, transport.disconnect, False)
+
+    def _refusal(self, error: Exception) -> Refusal:
+        """What a dial that failed means."""
+        if isinstance(error, WSHandshakeError) and error.response is not None:
+            headers = {name.lower(): value for name, value in error.response.headers.items()}
+            return self._exchange.refusal(int(error.response.status), headers, error.raw_body or b"", time())
+        if isinstance(error, ssl.SSLError):
+            return Refusal(Trouble.INSECURE, tls.reason(error, self._host))
+        if isinstance(error, TimeoutError):
+            return Refusal(Trouble.AWAY, f"{self._host} did not answer within {self._pace.dial_s:g} s")
+        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return Refusal(Trouble.AWAY, f"{self._host}: {said or type(error).__name__}")
+
+
+def _some(streams: Iterable[str]) -> str:
+    """The first few, for a log line."""
+    names = sorted(streams)
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

@@ -1,0 +1,38 @@
+from libc.stdint cimport int64_t, uint64_t
+from picows.picows cimport WSFrame, WSListener, WSTransport
+
+from appliance.exchanges.decoder cimport Decoder, Outcome
+from appliance.exchanges.instruments cimport Instruments
+from appliance.feed.window cimport Window
+from appliance.ring.codec cimport TradeEncoder
+from appliance.ring.writer cimport Writer
+
+
+cdef class HotPath:
+    """From one message to its committed records; shared by the legs of one chunk, one thread."""
+    cdef Decoder decoder
+    cdef Instruments instruments
+    cdef Window window
+    cdef TradeEncoder encoder
+    cdef Writer writer
+    cdef uint64_t reserve_bytes      # less room than this: reading must pause
+    cdef object pressure
+
+    cdef Outcome commit_trades(
+        self, const char* payload, Py_ssize_t size, Py_ssize_t readable, int64_t recv_ns, int leg
+    ) noexcept nogil
+    cdef void count_outcome(self, Outcome outcome) noexcept nogil
+
+
+cdef class FeedHandler(WSListener):
+    """One leg of one chunk as picows sees it. Trades go to the ring, every other frame to `control`."""
+    cdef HotPath path
+    cdef object control
+    cdef bytearray fragments         # of a message that comes in several frames; None between messages
+    cdef bint read_begins
+    cdef readonly int leg
+    cdef readonly int64_t recv_ns    # of the socket read that brought the last frame (UNIX ns); 0 before the first
+    cdef readonly int64_t frames
+    cdef readonly int64_t trades     # messages that held trades, whichever leg was first
+
+    cdef bint gather(self, WSFrame frame)

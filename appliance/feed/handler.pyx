@@ -1,0 +1,200 @@
+"""The hot path: one websocket frame in, its trades committed to one ring."""
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint64_t
+from picows.picows cimport WSFrame, WSListener, WSMsgType, WSTransport
+
+from appliance.clock cimport now_ns
+from appliance.exchanges.decoder cimport MALFORMED, OTHER, TRADES, UNKNOWN_SYMBOL, WRONG_VENUE, Decoder, Outcome
+from appliance.exchanges.instruments cimport Instruments
+from appliance.feed.window cimport BEFORE_BASELINE, CONFLICT, DUPLICATE, FIRST, LATE, Verdict, Window
+from appliance.ring.codec cimport TRADE_PAYLOAD_BYTES_MAX, TradeEncoder
+from appliance.ring.layout cimport (
+    C_BEFORE_BASELINE,
+    C_CONFLICTING,
+    C_DUPLICATES,
+    C_FRAMES,
+    C_LATE,
+    C_LEG_DUPLICATES,
+    C_LEG_FRAMES,
+    C_LEG_WINS,
+    C_MALFORMED,
+    C_OTHER_FRAMES,
+    C_READS,
+    C_SHED,
+    C_TRADES,
+    C_UNKNOWN_SYMBOL,
+    C_WRONG_VENUE,
+    FLAG_LATE,
+    TRADE,
+    observe,
+)
+from appliance.ring.writer cimport Writer
+from appliance.trade cimport TradeFields
+
+import picows
+
+from appliance.exchanges.decoder import Outcome as OutcomeName
+
+PICOWS_VERSION = "2.3.1"
+MESSAGE_BYTES_MAX = 16 << 20  # whole or in fragments; what is longer is no trade of any exchange
+
+if picows.__version__ != PICOWS_VERSION:
+    # Its classes are laid out in memory as compiled against; Cython does not check that.
+    raise ImportError(f"picows {picows.__version__} is installed, this build needs exactly {PICOWS_VERSION}: reinstall mdc-appliance")
+
+
+cdef class HotPath:
+    """Decode, de-duplicate, encode and commit.
+
+    A read that begins with less than `reserve_bytes` of room in the ring calls `pressure.pause(transport)`.
+    """
+
+    def __init__(self, Decoder decoder, Window window, Writer writer, uint64_t reserve_bytes, pressure):
+        self.decoder = decoder
+        self.instruments = decoder.instruments
+        self.window = window
+        self.encoder = TradeEncoder()
+        self.writer = writer
+        self.reserve_bytes = reserve_bytes
+        self.pressure = pressure
+
+    cdef Outcome commit_trades(
+        self, const char* payload, Py_ssize_t size, Py_ssize_t readable, int64_t recv_ns, int leg
+    ) noexcept nogil:
+        """One message, of which `readable` bytes may be read from `payload` on."""
+        cdef TradeFields trade
+        cdef Verdict verdict
+        cdef char* out
+        cdef const char* prefix
+        cdef int32_t prefix_bytes = 0
+        cdef Py_ssize_t payload_bytes
+        cdef int64_t parse_ns, enqueue_ns, write_ns
+        cdef Outcome outcome = self.decoder.start(payload, size, readable)
+        self.writer.count(C_FRAMES, 1)
+        self.writer.count(C_LEG_FRAMES + leg, 1)
+        if outcome != TRADES:
+            self.count_outcome(outcome)
+            return outcome
+        # Decoded, and at once claimed: one reading for both, until a further trade of the same message is claimed.
+        parse_ns = enqueue_ns = now_ns()
+        while self.decoder.next(&trade):
+            out = self.writer.claim(TRADE_PAYLOAD_BYTES_MAX + trade.tail_bytes)
+            if out == NULL:
+                # Not judged either: its id stays missing, so that a gap record tells of it.
+                self.writer.count(C_SHED, 1)
+                continue
+            verdict = self.window.judge(&trade, parse_ns)
+            if verdict == FIRST or verdict == LATE:
+                prefix = self.instruments.prefix(trade.instrument, &prefix_bytes)
+                payload_bytes = self.encoder.encode(&trade, prefix, prefix_bytes, recv_ns, parse_ns, enqueue_ns, out)
+                write_ns = self.writer.write_time()
+                self.encoder.stamp(out, write_ns)
+                self.writer.commit(
+                    TRADE, payload_bytes, leg | (FLAG_LATE if verdict == LATE else 0), recv_ns, parse_ns, enqueue_ns, write_ns
+                )
+                enqueue_ns = now_ns()
+                observe(&self.writer.meta.recv_to_commit_ns, enqueue_ns - recv_ns)
+                self.writer.count(C_TRADES, 1)
+                self.writer.count(C_LEG_WINS + leg, 1)
+                if verdict == LATE:
+                    self.writer.count(C_LATE, 1)
+            elif verdict == DUPLICATE or verdict == CONFLICT:
+                self.writer.count(C_DUPLICATES, 1)
+                self.writer.count(C_LEG_DUPLICATES + leg, 1)
+                if verdict == CONFLICT:
+                    self.writer.count(C_CONFLICTING, 1)
+            elif verdict == BEFORE_BASELINE:
+                self.writer.count(C_BEFORE_BASELINE, 1)
+        return TRADES
+
+    cdef void count_outcome(self, Outcome outcome) noexcept nogil:
+        if outcome == OTHER:
+            self.writer.count(C_OTHER_FRAMES, 1)
+        elif outcome == MALFORMED:
+            self.writer.count(C_MALFORMED, 1)
+        elif outcome == UNKNOWN_SYMBOL:
+            self.writer.count(C_UNKNOWN_SYMBOL, 1)
+        elif outcome == WRONG_VENUE:
+            self.writer.count(C_WRONG_VENUE, 1)
+
+    def commit_message(self, bytes payload, int leg=0) -> str:
+        """Take one message as a socket would bring it, from memory; the outcome's name. For tests and benchmarks."""
+        cdef const char* start = payload
+        return OutcomeName(self.commit_trades(start, len(payload), len(payload), now_ns(), leg)).name
+
+    def commit_messages(self, list payloads, int leg=0) -> int:
+        """As `commit_message` for many; how many held trades."""
+        cdef int64_t held = 0
+        cdef bytes payload
+        for payload in payloads:
+            held += self.commit_trades(<const char*>payload, len(payload), len(payload), now_ns(), leg) == TRADES
+        return held
+
+
+cdef class FeedHandler(WSListener):
+    """Leg `leg` of the chunk that `path` belongs to.
+
+    `control` is the leg's control plane: on_connected(transport), on_disconnected(transport), on_violation(reason)
+    when the connection must be replaced, and on_other_frame(outcome, message_type, payload) for every frame that
+    brought no trade.
+    """
+
+    def __init__(self, HotPath path, int leg, control):
+        self.path = path
+        self.leg = leg
+        self.control = control
+        self.read_begins = True
+
+    cpdef on_ws_connected(self, WSTransport transport):
+        self.control.on_connected(transport)
+
+    cpdef on_ws_disconnected(self, WSTransport transport):
+        self.control.on_disconnected(transport)
+
+    cpdef on_ws_frame(self, WSTransport transport, WSFrame frame):
+        cdef Outcome outcome
+        cdef bytes message = None
+        if self.read_begins:
+            # One stamp for all frames of a read: what waited in the buffer behind others has its waiting counted.
+            self.recv_ns = now_ns()
+            self.path.writer.count(C_READS, 1)
+            if self.path.writer.room() < self.path.reserve_bytes:
+                self.path.pressure.pause(transport)
+        self.read_begins = frame.last_in_buffer
+        self.frames += 1
+        if frame.msg_type == WSMsgType.TEXT and frame.fin and self.fragments is None:
+            outcome = self.path.commit_trades(
+                frame.payload_ptr, frame.payload_size, frame.payload_size + frame.tail_size, self.recv_ns, self.leg
+            )
+        elif frame.msg_type == WSMsgType.TEXT or frame.msg_type == WSMsgType.CONTINUATION:
+            if not self.gather(frame):
+                return
+            message = bytes(self.fragments)
+            self.fragments = None
+            outcome = self.path.commit_trades(<const char*>message, len(message), len(message), self.recv_ns, self.leg)
+        elif frame.msg_type == WSMsgType.BINARY:
+            self.path.writer.count(C_FRAMES, 1)
+            self.path.writer.count(C_MALFORMED, 1)
+            outcome = MALFORMED
+        else:
+            outcome = OTHER  # ping, pong, close
+        if outcome == TRADES:
+            self.trades += 1
+        else:
+            self.control.on_other_frame(
+                <int>outcome, <int>frame.msg_type, frame.get_payload_as_bytes() if message is None else message
+            )
+
+    cdef bint gather(self, WSFrame frame):
+        """Add a frame to the message in `fragments`; whether that is complete now."""
+        if (frame.msg_type == WSMsgType.TEXT) == (self.fragments is not None):
+            self.fragments = None
+            self.control.on_violation("a websocket message began within another, or went on without a beginning")
+            return False
+        if self.fragments is None:
+            self.fragments = bytearray()
+        self.fragments += frame.get_payload_as_bytes()
+        if len(self.fragments) > MESSAGE_BYTES_MAX:
+            self.fragments = None
+            self.control.on_violation(f"a message above {MESSAGE_BYTES_MAX} bytes")
+            return False
+        return frame.fin

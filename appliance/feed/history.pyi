@@ -1,0 +1,15 @@
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.feed.window import EventKind, Window
+from appliance.ring.reader import RingReader
+
+STATUS_EVENTS: dict[str, EventKind]
+
+@dataclass(slots=True, frozen=True)
+class Restored:
+    records: int
+    corrupt: int
+
+def snapshot(window: Window, exchange: str, chunk: int) -> list[bytes]: ...
+def restore(window: Window, ring: RingReader, journal_dir: Path | None) -> Restored: ...

@@ -1,0 +1,189 @@
+"""What ring and journal know of each instrument's ids: written as snapshots, read back at a start."""
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport int64_t, uint32_t
+from libc.string cimport memcmp, memchr
+
+from appliance.exchanges.instruments cimport Instruments
+from appliance.feed.window cimport Window
+from appliance.ring.layout cimport RECORD_HEADER_BYTES, SNAPSHOT, TRADE, RecordHeader
+from appliance.ring.reader cimport STEP_CORRUPT, STEP_NOTHING, STEP_RECORD, RingReader, Step, StreamReader
+
+from appliance.feed.window import EventKind
+from appliance.ring.journal import first_position, segments
+from appliance.ring.reader import SegmentReader
+
+# Events of a window that stand as status records, by the records' `event`.
+STATUS_EVENTS = {
+    "baseline": EventKind.BASELINE,
+    "id_era": EventKind.ERA,
+    "id_era_refuted": EventKind.ERA_REFUTED,
+    "copies_differ": EventKind.COPIES_DIFFER,
+    "holes_merged": EventKind.MERGED,
+}
+
+NEVER_TRADED = b'"baseline":null}'
+SNAPSHOT_PAYLOAD_BYTES = 60_000  # of a record's 65,472
+
+
+cdef extern from "<string.h>" nogil:
+    void* memmem(const void* haystack, size_t haystack_bytes, const void* needle, size_t needle_bytes)
+
+
+@dataclass(slots=True, frozen=True)
+class Restored:
+    """What a start has read back."""
+
+    records: int
+    corrupt: int
+
+
+def snapshot(Window window, str exchange, int chunk) -> list[bytes]:
+    """The payloads of one snapshot: every instrument that has traded, some to a record."""
+    parts, part, size = [], [], 0
+    for instrument in range(len(window.instruments)):
+        state = window.snapshot(instrument)
+        if state.endswith(NEVER_TRADED):
+            continue
+        if part and size + len(state) > SNAPSHOT_PAYLOAD_BYTES:
+            parts.append(part)
+            part, size = [], 0
+        part.append(state)
+        size += len(state) + 1
+    parts.append(part)
+    head = {"record": "snapshot", "exchange": exchange, "chunk": chunk, "parts": len(parts)}
+    return [
+        json.dumps({**head, "part": number}, separators=(",", ":")).encode()[:-1] + b',"instruments":[' + b",".join(states) + b"]}"
+        for number, states in enumerate(parts, 1)
+    ]
+
+
+def restore(Window window, RingReader ring, journal_dir: Path | None) -> Restored:
+    """Bring `window` to where the last writer left it: the newest complete snapshot, then every record behind it.
+
+    `ring`: the chunk's ring, whose cursor is moved. Instruments that `window` does not have are passed over.
+    """
+    cdef Replay replay = Replay(window)
+    found = segments(journal_dir, ring.exchange, ring.chunk) if journal_dir is not None else []
+    begin = len(found)
+    while begin > 0:
+        begin -= 1
+        if _begins_with_snapshot(found[begin].path):
+            break
+    for index in range(begin, len(found)):
+        limit = first_position(found[index + 1].path) if index + 1 < len(found) else None
+        reader = SegmentReader(found[index].path, limit)
+        replay.read(reader)
+        reader.close()
+    if replay.last_sequence:
+        ring.seek_sequence(replay.last_sequence + 1)
+    else:
+        ring.seek_oldest()
+    replay.read(ring)
+    window.finish_replay()
+    return Restored(replay.records, replay.corrupt)
+
+
+def _begins_with_snapshot(path: Path) -> bool:
+    """Whether a complete snapshot stands before the segment's first trades, those of the block it repeats apart."""
+    reader = SegmentReader(path)
+    try:
+        seen = 0
+        for item in reader.poll(2048):
+            if getattr(item, "type", None) == SNAPSHOT:
+                state = json.loads(item.payload)
+                seen = seen + 1 if state["part"] == seen + 1 else 0
+                if seen == state["parts"]:
+                    return True
+        return False
+    finally:
+        reader.close()
+
+
+cdef class Replay:
+    """Feeds records that were read back into a window."""
+    cdef Window window
+    cdef Instruments instruments
+    cdef readonly int64_t records
+    cdef readonly int64_t corrupt
+    cdef readonly int64_t last_sequence
+
+    def __init__(self, Window window):
+        self.window = window
+        self.instruments = window.instruments
+
+    cdef read(self, StreamReader reader):
+        """All that `reader` has, from its cursor on."""
+        cdef Step step
+        cdef RecordHeader* header = <RecordHeader*>reader.buffer
+        while True:
+            step = reader.next()
+            if step == STEP_NOTHING:
+                return
+            if step == STEP_CORRUPT:
+                self.corrupt += 1
+            if step != STEP_RECORD or <int64_t>header.sequence <= self.last_sequence:
+                continue
+            self.last_sequence = header.sequence
+            self.records += 1
+            if header.type == TRADE:
+                self.trade(reader.buffer + RECORD_HEADER_BYTES, header.length - RECORD_HEADER_BYTES, header.recv_ns)
+            else:
+                self.other(json.loads(PyBytes_FromStringAndSize(
+                    reader.buffer + RECORD_HEADER_BYTES, header.length - RECORD_HEADER_BYTES
+                )))
+
+    cdef trade(self, const char* payload, Py_ssize_t size, int64_t recv_ns):
+        """One trade's JSON, which our own encoder wrote: only its name and its id are looked for."""
+        cdef const char* name = field(payload, size, b'"asset":"', 9)
+        if name == NULL:
+            return
+        cdef const char* name_end = <const char*>memchr(name, c'"', size - (name - payload))
+        cdef const char* id_text = field(payload, size, b'"exchange_trade_seq":', 21)
+        if id_text == NULL:
+            id_text = field(payload, size, b'"exchange_trade_id":', 20)
+        cdef const char* ts_text = field(payload, size, b'"exchange_ts_ms":', 17)
+        cdef const char* era_text = field(payload, size, b'"era":', 6)
+        if name_end == NULL or id_text == NULL or ts_text == NULL:
+            return
+        cdef int instrument = self.instruments.lookup(name, name_end - name)
+        if instrument >= 0:
+            self.window.replay(
+                instrument, number(id_text), <uint32_t>number(era_text) if era_text != NULL else 0,
+                exchange_ts_ms=number(ts_text), recv_ns=recv_ns,
+            )
+
+    cdef other(self, dict record):
+        """A record of what the window has told: it need not tell that again."""
+        kind = record["record"]
+        if kind == "snapshot":
+            for state in record["instruments"]:
+                if state["asset"] in self.instruments:
+                    self.window.restore(json.dumps(state).encode())
+        if "asset" not in record or record["asset"] not in self.instruments:
+            return
+        instrument = self.instruments.find(record["asset"])
+        told = (instrument, record.get("era", 0), record["from_id"], record["to_id"])
+        if kind == "gap":
+            self.window.replay_gap(instrument, record["from_id"], record["to_id"], record.get("era", 0))
+        elif kind == "gap_closed":
+            self.window.recorded(EventKind.HOLE_CLOSED, *told)
+        elif kind == "status" and record["event"] in STATUS_EVENTS:
+            self.window.recorded(STATUS_EVENTS[record["event"]], *told)
+
+
+cdef const char* field(const char* payload, Py_ssize_t size, const char* key, Py_ssize_t key_bytes) noexcept nogil:
+    """What follows `key` in a record's JSON; NULL when it is not there."""
+    cdef const char* found = <const char*>memmem(payload, size, key, key_bytes)
+    return found + key_bytes if found != NULL else NULL
+
+
+cdef int64_t number(const char* text) noexcept nogil:
+    cdef int64_t value = 0
+    while c"0" <= text[0] <= c"9":
+        value = value * 10 + (text[0] - c"0")
+        text += 1
+    return value

@@ -1,0 +1,181 @@
+"""The redundant connections of one chunk: which ones live, and when one is replaced."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import chain
+from typing import Any, Protocol
+
+from loguru import logger
+
+from appliance.errors import ExchangeRefused
+from appliance.exchanges.exchange import Trouble
+from appliance.feed.backoff import Backoff
+from appliance.feed.connection import DRAINED, Connection, Ending
+from appliance.feed.limits import Door, Limits
+
+# Between the first connects of two legs, so that the exchange's 24 hours do not end for both at once (T10).
+STAGGER_S = 2.0
+RETIRE_S = 3.0  # for what is still under way to a leg that was replaced
+
+WATCH_S = 60.0
+# A leg that brings nothing while another brings this much in the same time is mute, whatever its pings say (T6).
+MUTE_TRADES = 100
+
+Sleep = Callable[[float], Awaitable[None]]
+Connect = Callable[[int, Sequence[str]], Connection]
+
+
+class Tell(Protocol):
+    """Where events go: a status record of the chunk."""
+
+    def __call__(self, event: str, **fields: Any) -> None: ...
+
+
+class Leg:
+    """One leg: always one connection, for a moment two when the exchange has announced the end of the older one."""
+
+    def __init__(self, number: int, legs: "Legs", backoff: Backoff) -> None:
+        self.connections: list[Connection] = []  # oldest first
+        self._number = number
+        self._legs = legs
+        self._backoff = backoff
+        self._log = legs.log.bind(leg=number)
+
+    async def keep(self) -> None:
+        """Connect, live, lose, wait, for ever. Raises ExchangeRefused on 451 while that is fatal."""
+        await self._legs.sleep(STAGGER_S * self._number)
+        async with asyncio.TaskGroup() as lives:
+            while not self._legs.draining:
+                await self._until_allowed()
+                connection = self._legs.connect(self._number, list(self._legs.streams))
+                life = lives.create_task(self._live(connection))
+                leaving = lives.create_task(connection.leaving.wait())
+                await asyncio.wait((life, leaving), return_when=asyncio.FIRST_COMPLETED)
+                leaving.cancel()
+                if life.done():
+                    if not self._legs.draining:
+                        await self._legs.sleep(self._wait_s(life.result()))
+                else:
+                    self._log.bind(event="leaving").warning("the exchange announced the end of this connection; opening its successor")
+                    self._tell("leaving")
+
+    async def _until_allowed(self) -> None:
+        """Until neither a ban nor the budget of connects forbids another one; counts it."""
+        limits = self._legs.limits
+        while (delay_s := limits.connect_delay_s()) > 0:
+            why = "a ban" if limits.banned_s(Door.WEBSOCKET) > 0 else "the budget of connects"
+            self._log.bind(event="connect_held").warning(f"not connecting for {delay_s:.0f} s because of {why}")
+            await self._legs.sleep(delay_s)
+        limits.count_connect()
+
+    async def _live(self, connection: Connection) -> Ending:
+        self.connections.append(connection)
+        try:
+            async with asyncio.TaskGroup() as watching:
+                progress = watching.create_task(self._follow(connection))
+                ending = await connection.run()
+                progress.cancel()
+        except* Exception as errors:  # ours, not the exchange's: one leg's mistake must not end the others
+            self._log.bind(event="leg_failed").opt(exception=errors).error("an error of our own ended this connection")
+            ending = Ending(f"internal error: {errors.exceptions[0]!r}", 0.0)
+        finally:
+            self.connections.remove(connection)
+        if ending.refusal is None:
+            level = "INFO" if ending.reason == DRAINED else "WARNING"
+            self._log.bind(event="lost").log(level, f"connection ended after {ending.life_s:.1f} s: {ending.reason}")
+            self._tell("lost", reason=ending.reason, life_ms=round(ending.life_s * 1_000))
+        return ending
+
+    async def _follow(self, connection: Connection) -> None:
+        """Say how far a connection has come; when it has all streams, the ones before it may go."""
+        await connection.opened.wait()
+        self._tell("connected")
+        await connection.subscribed.wait()
+        self._log.bind(event="subscribed").info(f"subscribed to {len(self._legs.streams)} streams")
+        self._tell("subscribed", streams=len(self._legs.streams), unlisted=len(connection.unlisted))
+        self._legs.subscribed.set()
+        for older in self.connections[: self.connections.index(connection)]:
+            await older.drain(RETIRE_S)
+
+    def _wait_s(self, ending: Ending) -> float:
+        """Seconds until the next connection, by how the last one ended."""
+        if ending.refusal is None:
+            return self._backoff.after_loss(ending.life_s)
+        refusal = ending.refusal
+        if refusal.trouble == Trouble.BLOCKED and self._legs.blocked_is_fatal():
+            raise ExchangeRefused(f"websocket: {refusal.reason}. No retry helps: run it where the exchange serves, or set other URLs.")
+        if refusal.trouble == Trouble.BANNED and refusal.retry_after_s is not None:
+            self._legs.limits.ban(Door.WEBSOCKET, refusal.retry_after_s)
+        wait_s = self._backoff.after_refusal(refusal)
+        level = "WARNING" if refusal.trouble in (Trouble.AWAY, Trouble.BANNED) else "ERROR"
+        self._log.bind(event="refused").log(level, f"not connected: {refusal.reason}. Trying again in {wait_s:.1f} s")
+        self._tell("refused", trouble=str(refusal.trouble), reason=refusal.reason, retry_ms=round(wait_s * 1_000))
+        return wait_s
+
+    def _tell(self, event: str, **fields: Any) -> None:
+        self._legs.tell(event, leg=self._number, **fields)
+
+
+class Legs:
+    """The legs of one chunk. Each is supervised for itself and never given up (T30). Loop thread only."""
+
+    def __init__(
+        self,
+        chunk: int,
+        legs: int,
+        streams: Sequence[str],
+        connect: Connect,
+        limits: Limits,
+        tell: Tell,
+        backoff: Callable[[], Backoff],
+        *,
+        blocked_is_fatal: Callable[[], bool],
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self.subscribed = asyncio.Event()
+        """One leg at least has been subscribed."""
+        self.streams = dict.fromkeys(streams)
+        self.connect = connect
+        self.limits = limits
+        self.tell = tell
+        self.blocked_is_fatal = blocked_is_fatal
+        self.sleep = sleep
+        self.draining = False
+        self.log = logger.bind(chunk=chunk)
+        self._legs = [Leg(number, self, backoff()) for number in range(legs)]
+
+    async def run(self) -> None:
+        """Keep every leg alive until cancelled. Raises ExchangeRefused, in a group, on 451 while that is fatal."""
+        async with asyncio.TaskGroup() as tasks:
+            for leg in self._legs:
+                tasks.create_task(leg.keep())
+            tasks.create_task(self._watch())
+
+    def subscribe(self, streams: Iterable[str]) -> None:
+        """Take more streams, on the connections that live and on all to come."""
+        new = [stream for stream in streams if stream not in self.streams]
+        self.streams.update(dict.fromkeys(new))
+        for connection in self.connections:
+            connection.subscribe(new)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Say CLOSE on every connection, take what is still under way, open none again."""
+        self.draining = True
+        async with asyncio.TaskGroup() as tasks:
+            for connection in self.connections:
+                tasks.create_task(connection.drain(timeout_s))
+
+    @property
+    def connections(self) -> list[Connection]:
+        return list(chain.from_iterable(leg.connections for leg in self._legs))
+
+    async def _watch(self) -> None:
+        """Replace a leg that has gone mute. A chunk that is quiet on all legs proves nothing (T33)."""
+        while True:
+            before = {connection: connection.trades for connection in self.connections if connection.subscribed.is_set()}
+            await self.sleep(WATCH_S)
+            grown = {connection: connection.trades - trades for connection, trades in before.items() if connection.is_open}
+            most = max(grown.values(), default=0)
+            for connection, trades in grown.items():
+                if trades == 0 and most >= MUTE_TRADES:
+                    connection.end(f"mute: no trade in {WATCH_S:.0f} s while another leg brought {most}")

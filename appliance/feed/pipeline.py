@@ -1,0 +1,156 @@
+"""One chunk from frame to disk: its ring and journal, what is known of its ids, and its share of the loop's turns."""
+
+import json
+import time
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+
+from appliance.clock import unix_ns
+from appliance.exchanges.decoder import Decoder
+from appliance.feed import history
+from appliance.feed.handler import HotPath
+from appliance.feed.pressure import Pressure
+from appliance.feed.window import EventKind, Window
+from appliance.ring.layout import RecordType
+from appliance.ring.reader import RingReader
+from appliance.ring.store import ChunkStore, StoreOptions
+
+SNAPSHOT_S = 600.0  # a start replays ten minutes at most beyond a segment's beginning
+WAITING_RECORDS_MAX = 4096
+START_ROOM_S = 10.0  # for the flusher to take what a killed writer left in the ring
+ROOM_FOR_RECORDS_BYTES = 1 << 18  # of the reserve: what a turn may write
+
+_STATUS_EVENTS = {kind: event for event, kind in history.STATUS_EVENTS.items()}
+
+
+class Pipeline:
+    """The writer's side of one chunk. Loop thread only; `path` is what its legs' handlers share."""
+
+    def __init__(self, store: ChunkStore, window: Window, decoder: Decoder, exchange: str, chunk: int, legs: int, capacity_bytes: int, gap_grace_ms: int) -> None:
+        self.store = store
+        self.exchange = exchange
+        self.chunk = chunk
+        self._window = window
+        self._grace_ns = gap_grace_ms * 1_000_000
+        self._pressure = Pressure(store, legs, capacity_bytes)
+        self._waiting: deque[tuple[RecordType, bytes]] = deque()
+        self._snapshot_due_s = time.monotonic() + SNAPSHOT_S
+        self.path = HotPath(decoder, window, store.writer, self._pressure.reserve_bytes, self._pressure)
+
+    @classmethod
+    def open(
+        cls, ring_dir: Path, journal_dir: Path | None, exchange: str, chunk: int, decoder: Decoder, options: StoreOptions, legs: int, gap_grace_ms: int
+    ) -> "Pipeline":
+        """Take over or make the chunk's ring, read back what it knows of the decoder's instruments, and begin to flush."""
+        store = ChunkStore.open(ring_dir, journal_dir, exchange, chunk, options)
+        window = Window(decoder.instruments)
+        ring = RingReader(ring_dir / f"{exchange}_trade_chunk{chunk}.meta")
+        try:
+            restored = history.restore(window, ring, journal_dir)
+        finally:
+            ring.close()
+        pipeline = cls(store, window, decoder, exchange, chunk, legs, options.capacity_bytes, gap_grace_ms)
+        store.start()
+        store.await_room(options.capacity_bytes // 2, START_ROOM_S)
+        pipeline._append(
+            RecordType.BOUNDARY, event="start", origin=store.origin.how, previous_sequence=store.origin.last_sequence,
+            previous_epoch=store.origin.epoch, replayed_records=restored.records,
+        )  # fmt: skip
+        pipeline._snapshot()
+        return pipeline
+
+    def add(self, instruments: Iterable[tuple[str, str]]) -> None:
+        """Take further instruments, as (name, kind); between socket reads."""
+        for name, kind in instruments:
+            self._window.instruments.add(name, kind)
+        self._window.grow()
+
+    def status(self, event: str, **fields: object) -> None:
+        """Write a status record: what happened to the feed, in the data itself."""
+        self._append(RecordType.STATUS, event=event, **fields)
+
+    def turn(self) -> dict[str, object] | None:
+        """Every 50 ms: gaps, gauges, heartbeat, the journal's pace; the fields of a change of mode, for the log."""
+        now_ns = unix_ns()
+        writer = self.store.writer
+        self._window.due(now_ns, self._grace_ns)
+        if writer.room_bytes > ROOM_FOR_RECORDS_BYTES:
+            self._write_waiting()
+            self._write_events()
+            self._write_hole()
+            if self.store.turn_due():
+                position = writer.begin_block()
+                self._snapshot()
+                self.store.turn(position)
+            elif time.monotonic() >= self._snapshot_due_s:
+                self._snapshot()
+        writer.set_counter("gaps_open", self._window.gaps_open)
+        writer.set_counter("missing_ids", self._window.missing_ids)
+        # Between two reads: whatever was received before now is committed.
+        writer.beat(now_ns)
+        changed = self._pressure.turn()
+        if changed is not None:
+            self._append(RecordType.STATUS, **changed)
+        return changed
+
+    def drain(self, reason: str, timeout_s: float) -> bool:
+        """After the last frame: record what is missing and why it ends, flush, end the flusher. False: the disk did not take it."""
+        self._window.due(unix_ns(), 0)
+        self._write_waiting()
+        self._write_events()
+        self._append(RecordType.BOUNDARY, event="stop", reason=reason)
+        return self.store.drain(timeout_s)
+
+    def _write_events(self) -> None:
+        writer = self.store.writer
+        while writer.room_bytes > ROOM_FOR_RECORDS_BYTES and (events := self._window.take_events(64)):
+            for kind, instrument, era, from_id, to_id, detected_ns in events:
+                fields = {
+                    "asset": self._window.instruments.name(instrument),
+                    "from_id": from_id,
+                    "to_id": to_id,
+                    "detected_ts_ms": detected_ns // 1_000_000,
+                } | ({"era": era} if era else {})
+                match kind:
+                    case EventKind.HOLE_DUE:
+                        self._append(RecordType.GAP, **fields)
+                    case EventKind.JUMP:
+                        writer.add_to("jumps")
+                        self._append(RecordType.GAP, **fields, jump=True)
+                    case EventKind.HOLE_CLOSED:
+                        writer.add_to("gaps_closed")
+                        self._append(RecordType.GAP_CLOSED, **fields)
+                    case _:
+                        if kind == EventKind.BASELINE:
+                            writer.add_to("baselines")
+                        elif kind == EventKind.ERA:
+                            writer.add_to("eras")
+                        self._append(RecordType.STATUS, event=_STATUS_EVENTS[kind], **fields)
+
+    def _write_hole(self) -> None:
+        flusher = self.store.flusher
+        if flusher is None or (hole := flusher.take_hole()) is None:
+            return
+        self._append(RecordType.HOLE, from_sequence=hole[0], to_sequence=hole[1], reason=flusher.error_text)
+
+    def _write_waiting(self) -> None:
+        while self._waiting:
+            try:
+                self.store.writer.append(*self._waiting[0])
+            except BlockingIOError:
+                return
+            self._waiting.popleft()
+
+    def _snapshot(self) -> None:
+        for payload in history.snapshot(self._window, self.exchange.upper(), self.chunk):
+            self.store.writer.append(RecordType.SNAPSHOT, payload)
+        self._snapshot_due_s = time.monotonic() + SNAPSHOT_S
+
+    def _append(self, type_: RecordType, **fields: object) -> None:
+        record = {"record": type_.name.lower(), "exchange": self.exchange.upper(), "chunk": self.chunk} | fields
+        if len(self._waiting) >= WAITING_RECORDS_MAX:
+            self.store.writer.add_to("shed")
+            self._waiting.popleft()
+        self._waiting.append((type_, json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode()))
+        self._write_waiting()

@@ -1,0 +1,591 @@
+"""Which trade ids of each instrument have come, and which are missing: de-duplication and gaps by id, never by time.
+
+An exchange's ids rise by one per instrument. Kept of each instrument: its highest id, a bit and a fingerprint of price and size
+for the WINDOW_IDS ids up to it, and the sorted list of open holes. An id above the highest is new and opens a hole for what it skips;
+one that lies in a hole fills it; any other is a copy. A hole that stays open for longer than a grace becomes a gap, which is told
+as an event and told again when it is closed.
+
+Nothing is held back. An id far below the highest, in no hole and with a newer exchange time, may be the first after the exchange began
+its ids anew: it is FIRST at once, labelled with the number of a new era. RESTART_TRADES such ids, while the old ones do not go on, make the
+era the instrument's; if the old ones go on, the label is never used again.
+"""
+import json
+from collections import namedtuple
+
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memmove, memset
+
+Event = namedtuple("Event", ["kind", "instrument", "era", "from_id", "to_id", "detected_ns"])
+
+
+cdef inline uint64_t mixed(uint64_t state, const char* text, Py_ssize_t size) noexcept nogil:
+    cdef uint64_t word = 0
+    while size >= 8:
+        memcpy(&word, text, 8)
+        state = (state ^ word) * <uint64_t>0x9E3779B97F4A7C15
+        state ^= state >> 29
+        text += 8
+        size -= 8
+    word = 0
+    while size > 0:
+        size -= 1
+        word = word << 8 | <unsigned char>text[size]
+    state = (state ^ word) * <uint64_t>0x9E3779B97F4A7C15
+    return state ^ state >> 29
+
+
+cdef inline uint32_t fingerprint_of(const TradeFields* trade) noexcept nogil:
+    """Of price and size, as they are spelled; never 0, which means not known."""
+    cdef uint64_t state = mixed(<uint64_t>trade.px_bytes << 32 | <uint64_t>trade.sz_bytes, trade.px, trade.px_bytes)
+    return <uint32_t>(mixed(state, trade.sz, trade.sz_bytes) >> 32) | 1
+
+
+cdef inline bint was_seen(const Sequence* sequence, int64_t trade_id) noexcept nogil:
+    """Of an id in the window."""
+    return sequence.seen[(trade_id % WINDOW_IDS) >> 6] >> (trade_id & 63) & 1
+
+
+cdef class Window:
+    """All instruments of one chunk. Its first loss of exactness is `merged`, its second `events_lost`; both are counted and stay 0."""
+
+    def __cinit__(self, Instruments instruments not None):
+        self.instruments = instruments
+        self.unrecorded = {}
+        self.events = <QueuedEvent*>malloc(EVENTS_MAX * sizeof(QueuedEvent))
+        if self.events == NULL:
+            raise MemoryError
+        self.grow()
+
+    def __dealloc__(self):
+        free(self.sequences)
+        free(self.hole_lists)
+        free(self.fingerprints)
+        free(self.events)
+
+    def grow(self) -> None:
+        """Take in instruments that were added since. Never within a socket read: the tables may move."""
+        cdef int32_t count = <int32_t>len(self.instruments)
+        cdef int32_t instrument
+        if count == self.count:
+            return
+        sequences = realloc(self.sequences, count * sizeof(Sequence))
+        if sequences == NULL:
+            raise MemoryError
+        self.sequences = <Sequence*>sequences
+        hole_lists = realloc(self.hole_lists, count * HOLES_MAX * sizeof(Hole))
+        if hole_lists == NULL:
+            raise MemoryError
+        self.hole_lists = <Hole*>hole_lists
+        fingerprints = realloc(self.fingerprints, count * WINDOW_IDS * sizeof(uint32_t))
+        if fingerprints == NULL:
+            raise MemoryError
+        self.fingerprints = <uint32_t*>fingerprints
+        memset(&self.sequences[self.count], 0, (count - self.count) * sizeof(Sequence))
+        memset(&self.fingerprints[self.count * WINDOW_IDS], 0, (count - self.count) * WINDOW_IDS * sizeof(uint32_t))
+        for instrument in range(self.count, count):
+            self.sequences[instrument].baseline = NONE
+        self.count = count
+
+    cdef Verdict judge(self, TradeFields* trade, int64_t now_ns) noexcept nogil:
+        """What this copy of a trade is, by `sequence_id`; FIRST and LATE are to be committed. Sets `trade.era`.
+
+        An instrument for which `grow` was not called has no state: all its trades are before its baseline.
+        """
+        cdef Sequence* sequence
+        cdef Verdict verdict
+        cdef int64_t trade_id = trade.sequence_id
+        if trade.instrument >= self.count:
+            trade.era = 0
+            return BEFORE_BASELINE
+        sequence = &self.sequences[trade.instrument]
+        trade.era = sequence.era
+        if trade.exchange_ts_ms < sequence.era_ts_ms:
+            trade.era = sequence.previous_era
+            return self.admit_previous(sequence, trade_id)
+        if trade_id <= sequence.highest - WINDOW_IDS and trade.exchange_ts_ms > sequence.highest_ts_ms:
+            if sequence.baseline != NONE and self.hole_of(trade.instrument, trade_id) == NONE:
+                verdict = self.admit_restart(trade.instrument, trade_id, trade.exchange_ts_ms, now_ns)
+                trade.era = sequence.last_era
+                return verdict
+        return self.admit(trade.instrument, trade_id, trade.exchange_ts_ms, fingerprint_of(trade), now_ns)
+
+    cdef Verdict admit(self, int32_t instrument, int64_t trade_id, int64_t ts_ms, uint32_t fingerprint, int64_t now_ns) noexcept nogil:
+        """A trade of the current era."""
+        cdef Sequence* sequence = &self.sequences[instrument]
+        if sequence.baseline == NONE:
+            self.begin(instrument, trade_id, ts_ms, fingerprint)
+            self.emit(BASELINE, instrument, sequence.era, trade_id, trade_id, now_ns)
+            return FIRST
+        if trade_id <= sequence.highest:
+            return self.admit_below(instrument, trade_id, fingerprint, now_ns)
+        if sequence.restart_trades > 0 and ts_ms > sequence.restart_ts_ms:
+            self.emit(
+                ERA_REFUTED, instrument, sequence.restart_era,
+                sequence.restart_ids[0], sequence.restart_ids[sequence.restart_trades - 1], now_ns,
+            )
+            sequence.restart_trades = 0
+        self.advance(instrument, trade_id, ts_ms, fingerprint, now_ns)
+        return FIRST
+
+    cdef Verdict admit_below(self, int32_t instrument, int64_t trade_id, uint32_t fingerprint, int64_t now_ns) noexcept nogil:
+        cdef Sequence* sequence = &self.sequences[instrument]
+        cdef bint in_window = trade_id > sequence.highest - WINDOW_IDS
+        cdef uint32_t known
+        cdef int32_t number
+        if trade_id < sequence.baseline:
+            return BEFORE_BASELINE
+        if in_window and was_seen(sequence, trade_id):
+            known = self.fingerprints[instrument * WINDOW_IDS + trade_id % WINDOW_IDS]
+            if known == fingerprint or known == 0 or fingerprint == 0:
+                return DUPLICATE
+            self.emit(COPIES_DIFFER, instrument, sequence.era, trade_id, trade_id, now_ns)
+            return CONFLICT
+        number = self.hole_of(instrument, trade_id)
+        if number == NONE:
+            return DUPLICATE
+        if in_window:
+            self.mark(instrument, trade_id, fingerprint)
+        self.fill(instrument, number, trade_id)
+        return LATE
+
+    cdef Verdict admit_previous(self, Sequence* sequence, int64_t trade_id) noexcept nogil:
+        """A slow leg still brings trades from before the ids began again; what is missing of those stays the gap it is."""
+        if trade_id <= sequence.previous_highest:
+            return DUPLICATE
+        sequence.previous_highest = trade_id
+        return FIRST
+
+    cdef Verdict admit_restart(self, int32_t instrument, int64_t trade_id, int64_t ts_ms, int64_t now_ns) noexcept nogil:
+        """A trade whose id looks like the beginning of a new era, which is then `last_era`."""
+        cdef Sequence* sequence = &self.sequences[instrument]
+        cdef int32_t number
+        for number in range(sequence.restart_trades):
+            if sequence.restart_ids[number] == trade_id:
+                return DUPLICATE
+        if sequence.restart_trades == 0:
+            sequence.last_era += 1
+            sequence.restart_era = sequence.last_era
+            sequence.restart_ts_ms = ts_ms
+        sequence.restart_ids[sequence.restart_trades] = trade_id
+        sequence.restart_trades += 1
+        if sequence.restart_trades == RESTART_TRADES:
+            self.begin_era(instrument, ts_ms, now_ns)
+        return FIRST
+
+    cdef void begin(self, int32_t instrument, int64_t trade_id, int64_t ts_ms, uint32_t fingerprint) noexcept nogil:
+        cdef Sequence* sequence = &self.sequences[instrument]
+        memset(sequence.seen, 0, sizeof(sequence.seen))
+        sequence.baseline = sequence.highest = trade_id
+        sequence.highest_ts_ms = ts_ms
+        self.mark(instrument, trade_id, fingerprint)
+
+    cdef void begin_era(self, int32_t instrument, int64_t ts_ms, int64_t now_ns) noexcept nogil:
+        """The ids did begin again. Whatever the old era misses is told now, for no one will look for it again."""
+        cdef Sequence* sequence = &self.sequences[instrument]
+        cdef Hole* holes = &self.hole_lists[instrument * HOLES_MAX]
+        cdef int64_t* ids = sequence.restart_ids
+        cdef int32_t number
+        cdef int32_t other
+        for number in range(sequence.holes):
+            if holes[number].gap_from == NONE:
+                self.emit(HOLE_DUE, instrument, sequence.era, holes[number].from_id, holes[number].to_id, holes[number].opened_ns)
+        self.drop_holes(instrument)
+        for number in range(1, RESTART_TRADES):
+            for other in range(number, 0, -1):
+                if ids[other] < ids[other - 1]:
+                    ids[other], ids[other - 1] = ids[other - 1], ids[other]
+        sequence.previous_era = sequence.era
+        sequence.previous_highest = sequence.highest
+        sequence.era = sequence.restart_era
+        sequence.era_ts_ms = sequence.restart_ts_ms
+        sequence.restart_trades = 0
+        self.emit(ERA, instrument, sequence.era, ids[0], ids[RESTART_TRADES - 1], now_ns)
+        self.begin(instrument, ids[0], ts_ms, 0)
+        for number in range(1, RESTART_TRADES):
+            self.advance(instrument, ids[number], ts_ms, 0, now_ns)
+
+    cdef void advance(self, int32_t instrument, int64_t trade_id, int64_t ts_ms, uint32_t fingerprint, int64_t now_ns) noexcept nogil:
+        """A new highest id; those it skips are missing."""
+        cdef Sequence* sequence = &self.sequences[instrument]
+        cdef int64_t skipped
+        if trade_id - sequence.highest > WINDOW_IDS:
+            memset(sequence.seen, 0, sizeof(sequence.seen))
+        else:
+            for skipped in range(sequence.highest + 1, trade_id):
+                sequence.seen[(skipped % WINDOW_IDS) >> 6] &= ~(<uint64_t>1 << (skipped & 63))
+        if trade_id > sequence.highest + 1:
+            self.open_hole(instrument, sequence.highest + 1, trade_id - 1, now_ns)
+        sequence.highest = trade_id
+        sequence.highest_ts_ms = ts_ms
+        self.mark(instrument, trade_id, fingerprint)
+
+    cdef void mark(self, int32_t instrument, int64_t trade_id, uint32_t fingerprint) noexcept nogil:
+        self.sequences[instrument].seen[(trade_id % WINDOW_IDS) >> 6] |= <uint64_t>1 << (trade_id & 63)
+        self.fingerprints[instrument * WINDOW_IDS + trade_id % WINDOW_IDS] = fingerprint
+
+    cdef int32_t hole_of(self, int32_t instrument, int64_t trade_id) noexcept nogil:
+        """Number of the hole that the id lies in, or NONE."""
+        cdef Hole* holes = &self.hole_lists[instrument * HOLES_MAX]
+        cdef int32_t low = 0
+        cdef int32_t high = self.sequences[instrument].holes
+        cdef int32_t middle
+        while low < high:
+            middle = (low + high) // 2
+            if holes[middle].to_id < trade_id:
+                low = middle + 1
+            else:
+                high = middle
+        if low < self.sequences[instrument].holes and holes[low].from_id <= trade_id:
+            return low
+        return NONE
+
+    cdef void open_hole(self, int32_t instrument, int64_t from_id, int64_t to_id, int64_t now_ns) noexcept nogil:
+        """Above all others."""
+        cdef Sequence* sequence = &self.sequences[instrument]
+        cdef Hole* hole
+        if sequence.holes == HOLES_MAX:
+            self.merge_closest(instrument)
+        hole = &self.hole_lists[instrument * HOLES_MAX + sequence.holes]
+        hole.from_id = from_id
+        hole.to_id = to_id
+        hole.opened_ns = now_ns
+        hole.gap_from = hole.gap_to = NONE
+        sequence.holes += 1
+        sequence.unreported += 1
+        self.missing_ids += to_id - from_id + 1
+        if to_id - from_id >= JUMP_IDS and self.emit(JUMP, instrument, sequence.era, from_id, to_id, now_ns):
+            hole.gap_from = from_id
+            hole.gap_to = to_id
+            sequence.unreported -= 1
+            self.gaps_open += 1
+
+    cdef void fill(self, int32_t instrument, int32_t number, int64_t trade_id) noexcept nogil:
+        """A missing id came; it lies in hole `number`."""
+        cdef Sequence* sequence = &self.sequences[instrument]
+        cdef Hole* holes = &self.hole_lists[instrument * HOLES_MAX]
+        if sequence.holes == HOLES_MAX and holes[number].from_id < trade_id < holes[number].to_id:
+            self.merge_closest(instrument)
+            number = self.hole_of(instrument, trade_id)
+        self.missing_ids -= 1
+        if holes[number].from_id == holes[number].to_id:
+            self.close_hole(instrument, number)
+        elif trade_id == holes[number].from_id:
+            holes[number].from_id += 1
+        elif trade_id == holes[number].to_id:
+            holes[number].to_id -= 1
+        else:
+            memmove(&holes[number + 1], &holes[number], (sequence.holes - number) * sizeof(Hole))
+            sequence.holes += 1
+            holes[number].to_id = trade_id - 1
+            holes[number + 1].from_id = trade_id + 1
+            if holes[number].gap_from == NONE:
+                sequence.unreported += 1
+
+    cdef void close_hole(self, int32_t instrument, int32_t number) noexcept nogil:
+        cdef Sequence* sequence = &self.sequences[instrument]
+        cdef Hole* holes = &self.hole_lists[instrument * HOLES_MAX]
+        cdef Hole closed = holes[number]
+        sequence.holes -= 1
+        memmove(&holes[number], &holes[number + 1], (sequence.holes - number) * sizeof(Hole))
+        if closed.gap_from == NONE:
+            sequence.unreported -= 1
+            return
+        # Other pieces of the same gap lie beside it.
+        if number > 0 and holes[number - 1].gap_from == closed.gap_from:
+            return
+        if number < sequence.holes and holes[number].gap_from == closed.gap_from:
+            return
+        self.gaps_open -= 1
+        self.emit(HOLE_CLOSED, instrument, sequence.era, closed.gap_from, closed.gap_to, closed.opened_ns)
+
+    cdef void merge_closest(self, int32_t instrument) noexcept nogil:
+        """Make room: the two holes with the fewest ids between them become one, with all other pieces of their gaps.
+
+        A gap that was reported is gone with this; the merged hole is due again as a gap of its own.
+        """
+        cdef Sequence* sequence = &self.sequences[instrument]
+        cdef Hole* holes = &self.hole_lists[instrument * HOLES_MAX]
+        cdef int32_t first = 0
+        cdef int32_t last
+        cdef int32_t number
+        for number in range(sequence.holes - 1):
+            if holes[number + 1].from_id - holes[number].to_id < holes[first + 1].from_id - holes[first].to_id:
+                first = number
+        last = first + 1
+        while first > 0 and holes[first].gap_from != NONE and holes[first - 1].gap_from == holes[first].gap_from:
+            first -= 1
+        while last + 1 < sequence.holes and holes[last].gap_from != NONE and holes[last + 1].gap_from == holes[last].gap_from:
+            last += 1
+        for number in range(first, last + 1):
+            if holes[number].gap_from == NONE:
+                sequence.unreported -= 1
+            elif number == first or holes[number].gap_from != holes[number - 1].gap_from:
+                self.gaps_open -= 1
+            if number > first:
+                self.missing_ids += holes[number].from_id - holes[number - 1].to_id - 1
+                holes[first].opened_ns = min(holes[first].opened_ns, holes[number].opened_ns)
+        holes[first].to_id = holes[last].to_id
+        holes[first].gap_from = holes[first].gap_to = NONE
+        sequence.unreported += 1
+        memmove(&holes[first + 1], &holes[last + 1], (sequence.holes - last - 1) * sizeof(Hole))
+        sequence.holes -= last - first
+        self.merged += 1
+        self.emit(MERGED, instrument, sequence.era, holes[first].from_id, holes[first].to_id, holes[first].opened_ns)
+
+    cdef void drop_holes(self, int32_t instrument) noexcept nogil:
+        cdef Sequence* sequence = &self.sequences[instrument]
+        cdef Hole* holes = &self.hole_lists[instrument * HOLES_MAX]
+        cdef int32_t number
+        for number in range(sequence.holes):
+            self.missing_ids -= holes[number].to_id - holes[number].from_id + 1
+            if holes[number].gap_from != NONE and (number == 0 or holes[number - 1].gap_from != holes[number].gap_from):
+                self.gaps_open -= 1
+        sequence.holes = sequence.unreported = 0
+
+    cpdef int32_t due(self, int64_t now_ns, int64_t grace_ns):
+        """Tell every hole that has been open for at least `grace_ns` as a gap; how many. Those the queue has no room for wait."""
+        cdef int32_t instrument
+        cdef int32_t number
+        cdef int32_t told = 0
+        cdef Sequence* sequence
+        cdef Hole* hole
+        for instrument in range(self.count):
+            sequence = &self.sequences[instrument]
+            if sequence.unreported == 0:
+                continue
+            for number in range(sequence.holes):
+                hole = &self.hole_lists[instrument * HOLES_MAX + number]
+                if hole.gap_from != NONE or now_ns - hole.opened_ns < grace_ns:
+                    continue
+                if self.events_waiting == EVENTS_MAX:
+                    return told
+                self.emit(HOLE_DUE, instrument, sequence.era, hole.from_id, hole.to_id, hole.opened_ns)
+                hole.gap_from = hole.from_id
+                hole.gap_to = hole.to_id
+                sequence.unreported -= 1
+                self.gaps_open += 1
+                told += 1
+        return told
+
+    cdef bint emit(
+        self, EventKind kind, int32_t instrument, uint32_t era, int64_t from_id, int64_t to_id, int64_t detected_ns,
+    ) noexcept nogil:
+        """False: the queue is full."""
+        cdef QueuedEvent* event
+        if self.events_waiting == EVENTS_MAX:
+            self.events_lost += 1
+            return False
+        event = &self.events[(self.events_first + self.events_waiting) % EVENTS_MAX]
+        event.kind = kind
+        event.instrument = instrument
+        event.era = era
+        event.from_id = from_id
+        event.to_id = to_id
+        event.detected_ns = detected_ns
+        self.events_waiting += 1
+        return True
+
+    cdef object take(self):
+        cdef QueuedEvent* event = &self.events[self.events_first]
+        self.events_first = (self.events_first + 1) % EVENTS_MAX
+        self.events_waiting -= 1
+        return Event(EventKind(event.kind), event.instrument, event.era, event.from_id, event.to_id, event.detected_ns)
+
+    def take_events(self, int32_t limit = EVENTS_MAX) -> list[Event]:
+        """The oldest events, at most `limit`, in the order in which they happened."""
+        return [self.take() for _ in range(min(limit, self.events_waiting))]
+
+    def offer(
+        self, int32_t instrument, int64_t trade_id, *, bytes px not None = b"1", bytes sz not None = b"1",
+        int64_t exchange_ts_ms = 0, int64_t now_ns = 0,
+    ) -> tuple[Verdict, int]:
+        """`judge` for tests and tools: the verdict and the era."""
+        cdef TradeFields trade
+        self.check(instrument)
+        trade.instrument = instrument
+        trade.sequence_id = trade_id
+        trade.px = px
+        trade.px_bytes = <int32_t>len(px)
+        trade.sz = sz
+        trade.sz_bytes = <int32_t>len(sz)
+        trade.exchange_ts_ms = exchange_ts_ms
+        return Verdict(self.judge(&trade, now_ns)), trade.era
+
+    def holes(self, int32_t instrument) -> list[tuple[int, int, bool]]:
+        """Open holes by id: from, to, whether told as a gap or as a part of one."""
+        cdef Hole* holes
+        self.check(instrument)
+        holes = &self.hole_lists[instrument * HOLES_MAX]
+        return [
+            (holes[number].from_id, holes[number].to_id, holes[number].gap_from != NONE)
+            for number in range(self.sequences[instrument].holes)
+        ]
+
+    def snapshot(self, int32_t instrument) -> bytes:
+        """The instrument's state as one compact JSON object, for `restore`. Fingerprints are not in it.
+
+        `window` is hexadecimal, its lowest bit is the highest id. A hole is [from, to, opened_ns, gap_from, gap_to], the last two
+        -1 until it is reported.
+        """
+        cdef Sequence* sequence
+        cdef Hole* holes
+        cdef int64_t trade_id
+        self.check(instrument)
+        sequence = &self.sequences[instrument]
+        state = {"asset": self.instruments.name(instrument), "kind": self.instruments.kind(instrument), "era": sequence.era}
+        if sequence.baseline == NONE:
+            state["baseline"] = None
+            return json.dumps(state, ensure_ascii=False, separators=(",", ":")).encode()
+        holes = &self.hole_lists[instrument * HOLES_MAX]
+        window = 0
+        for trade_id in range(max(sequence.highest - WINDOW_IDS + 1, sequence.baseline), sequence.highest + 1):
+            if was_seen(sequence, trade_id):
+                window |= 1 << (sequence.highest - trade_id)
+        state["baseline"] = sequence.baseline
+        state["highest"] = sequence.highest
+        state["highest_ts_ms"] = sequence.highest_ts_ms
+        state["window"] = f"{window:x}"
+        state["holes"] = [
+            [holes[number].from_id, holes[number].to_id, holes[number].opened_ns, holes[number].gap_from, holes[number].gap_to]
+            for number in range(sequence.holes)
+        ]
+        if sequence.last_era:
+            state["eras"] = {
+                "last": sequence.last_era,
+                "era_ts_ms": sequence.era_ts_ms,
+                "previous": sequence.previous_era,
+                "previous_highest": sequence.previous_highest,
+                "restart": sequence.restart_era,
+                "restart_ts_ms": sequence.restart_ts_ms,
+                "restart_ids": [sequence.restart_ids[number] for number in range(sequence.restart_trades)],
+            }
+        return json.dumps(state, ensure_ascii=False, separators=(",", ":")).encode()
+
+    def restore(self, bytes snapshot not None) -> int:
+        """Put an instrument, which is added if it is not there, into the state of a snapshot; its index.
+
+        Raises ValueError or KeyError for what `snapshot` did not write.
+        """
+        cdef Sequence* sequence
+        cdef Hole* hole
+        cdef int64_t trade_id
+        cdef int32_t instrument
+        state = json.loads(snapshot)
+        instrument = self.instruments.add(state["asset"], state["kind"])
+        self.grow()
+        self.drop_holes(instrument)
+        sequence = &self.sequences[instrument]
+        memset(sequence, 0, sizeof(Sequence))
+        memset(&self.fingerprints[instrument * WINDOW_IDS], 0, WINDOW_IDS * sizeof(uint32_t))
+        sequence.baseline = NONE
+        sequence.era = sequence.last_era = state["era"]
+        if state["baseline"] is None:
+            return instrument
+        if len(state["holes"]) > HOLES_MAX:
+            raise ValueError(f"snapshot of {state['asset']} has {len(state['holes'])} holes, at most {HOLES_MAX} are kept")
+        sequence.baseline = state["baseline"]
+        sequence.highest = state["highest"]
+        sequence.highest_ts_ms = state["highest_ts_ms"]
+        window = int(state["window"], 16)
+        for trade_id in range(max(sequence.highest - WINDOW_IDS + 1, sequence.baseline), sequence.highest + 1):
+            if window >> (sequence.highest - trade_id) & 1:
+                self.mark(instrument, trade_id, 0)
+        for from_id, to_id, opened_ns, gap_from, gap_to in state["holes"]:
+            hole = &self.hole_lists[instrument * HOLES_MAX + sequence.holes]
+            hole.from_id = from_id
+            hole.to_id = to_id
+            hole.opened_ns = opened_ns
+            hole.gap_from = gap_from
+            hole.gap_to = gap_to
+            self.missing_ids += to_id - from_id + 1
+            if gap_from == NONE:
+                sequence.unreported += 1
+            elif sequence.holes == 0 or (hole - 1).gap_from != gap_from:
+                self.gaps_open += 1
+            sequence.holes += 1
+        if "eras" in state:
+            eras = state["eras"]
+            sequence.last_era = eras["last"]
+            sequence.era_ts_ms = eras["era_ts_ms"]
+            sequence.previous_era = eras["previous"]
+            sequence.previous_highest = eras["previous_highest"]
+            sequence.restart_era = eras["restart"]
+            sequence.restart_ts_ms = eras["restart_ts_ms"]
+            for trade_id in eras["restart_ids"][:RESTART_TRADES]:
+                sequence.restart_ids[sequence.restart_trades] = trade_id
+                sequence.restart_trades += 1
+        return instrument
+
+    def replay(self, int32_t instrument, int64_t trade_id, uint32_t era = 0, *, int64_t exchange_ts_ms = 0, int64_t recv_ns = 0) -> None:
+        """A trade read back from the ring or the journal, in their order: what `judge` made of it, without its fingerprint.
+
+        Events that it causes are put aside, for their records may stand further on: see `recorded` and `finish_replay`.
+        """
+        cdef Sequence* sequence
+        self.check(instrument)
+        sequence = &self.sequences[instrument]
+        if sequence.baseline == NONE:
+            sequence.era = era
+            sequence.last_era = max(sequence.last_era, era)
+        if era == sequence.era:
+            self.admit(instrument, trade_id, exchange_ts_ms, 0, recv_ns)
+        elif era > sequence.era:
+            if sequence.restart_trades > 0 and sequence.restart_era != era:
+                sequence.restart_trades = 0
+            if sequence.restart_trades == 0:
+                sequence.last_era = era - 1
+            self.admit_restart(instrument, trade_id, exchange_ts_ms, recv_ns)
+        elif era == sequence.previous_era:
+            self.admit_previous(sequence, trade_id)
+        self.put_aside()
+
+    def replay_gap(self, int32_t instrument, int64_t from_id, int64_t to_id, uint32_t era = 0) -> None:
+        """A gap record read back: what is still missing of it is reported already."""
+        cdef Sequence* sequence
+        cdef Hole* hole
+        cdef int32_t number
+        cdef bint open = False
+        self.check(instrument)
+        self.recorded(HOLE_DUE, instrument, era, from_id, to_id)
+        self.recorded(JUMP, instrument, era, from_id, to_id)
+        sequence = &self.sequences[instrument]
+        if era != sequence.era:
+            return
+        for number in range(sequence.holes):
+            hole = &self.hole_lists[instrument * HOLES_MAX + number]
+            if hole.to_id < from_id or hole.from_id > to_id:
+                continue
+            if hole.gap_from != NONE:
+                return
+            hole.gap_from = from_id
+            hole.gap_to = to_id
+            sequence.unreported -= 1
+            open = True
+        if open:
+            self.gaps_open += 1
+        else:
+            self.emit(HOLE_CLOSED, instrument, era, from_id, to_id, 0)
+            self.put_aside()
+
+    def recorded(self, int kind, int32_t instrument, uint32_t era, int64_t from_id, int64_t to_id) -> None:
+        """A record of this event was read back, so that `finish_replay` need not tell it."""
+        self.unrecorded.pop((kind, instrument, era, from_id, to_id), None)
+
+    def finish_replay(self) -> int:
+        """Queue the events of the replay of which no record was read: the process died between trade and record. How many."""
+        for event in self.unrecorded.values():
+            self.emit(event.kind, event.instrument, event.era, event.from_id, event.to_id, event.detected_ns)
+        told = len(self.unrecorded)
+        self.unrecorded.clear()
+        return told
+
+    cdef object put_aside(self):
+        while self.events_waiting > 0:
+            event = self.take()
+            self.unrecorded[event[:5]] = event
+
+    cdef int check(self, int32_t instrument) except -1:
+        if not 0 <= instrument < self.count:
+            raise IndexError(f"no instrument {instrument}, there are {self.count}")
+        return 0

@@ -1,0 +1,299 @@
+"""The examination of one chunk: is every record what was written, and does each follow from the one before."""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from appliance.clock import unix_ns
+from appliance.errors import NotARing
+from appliance.ring.chunk import metas
+from appliance.ring.intervals import Intervals
+from appliance.ring.journal import Segment, first_position, segments
+from appliance.ring.layout import BLOCK, JOURNAL_HEADER, RecordType
+from appliance.ring.reader import Corrupt, Lapped, Record, RingReader, SegmentReader, StreamReader
+from appliance.ring.scan import Fault, Jump, Scanner
+
+# A missing id becomes a gap record after `gap_grace_ms`, a minute at most; a younger hole at the end of the data is not judged yet,
+# unless the writer ended in good order: then it has recorded what it knew.
+GRACE_NS = 61_000_000_000
+ALIVE_NS = 1_000_000_000
+FLUSH_DEADLINE_S = 5.0
+STEP_RECORDS = 100_000
+KEPT = 1000  # faults and holes kept for the report; all are counted
+
+Advance = Callable[[int], None]
+
+_NOTHING = Intervals([])
+
+
+@dataclass(slots=True, frozen=True)
+class Ids:
+    """Trade ids of one instrument, both ends included."""
+
+    asset: str
+    era: int
+    from_id: int
+    to_id: int
+
+    def __str__(self) -> str:
+        era = f" (era {self.era})" if self.era else ""
+        return f"{self.asset}{era} ids {self.from_id} to {self.to_id}"
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What was found in one chunk; `good` is the judgement. Field names are those of `--json`."""
+
+    exchange: str
+    chunk: int
+    good: bool = True
+    first_sequence: int = 0
+    last_sequence: int = 0
+    records: int = 0
+    trades: int = 0
+    duplicates: int = 0
+    bytes: int = 0
+    instruments: int = 0
+    segments: int = 0
+    compared_bytes: int = 0
+    """Bytes that ring and journal both hold, and that were compared."""
+    open_end: bool = False
+    """The newest segment ends in bytes that are no record: a copy made while it was being written."""
+    lapped: int = 0
+    """Records that the writer overwrote in the ring before they were looked at."""
+    recorded_holes: list[Ids] = field(default_factory=list)
+    recorded_ids: int = 0
+    unsettled_holes: list[Ids] = field(default_factory=list)
+    unsettled_ids: int = 0
+    unrecorded_holes: list[Ids] = field(default_factory=list)
+    unrecorded_ids: int = 0
+    missing_sequences: list[tuple[int, int]] = field(default_factory=list)
+    """Sequences that a hole record accounts for."""
+    faults: int = 0
+    fault_list: list[Fault] = field(default_factory=list)
+
+    def fault(self, position: int, reason: str, sequence: int = 0) -> None:
+        self.faults += 1
+        if len(self.fault_list) < KEPT:
+            self.fault_list.append(Fault(position, sequence, reason))
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def examinations(directory: Path) -> "list[Examination]":
+    """What there is to examine in a ring directory or a journal directory. Raises NotARing."""
+    found = metas(directory)
+    if found:
+        return [Examination(exchange, chunk, path, None) for exchange, chunk, path in found]
+    names = sorted({(segment.exchange, segment.chunk) for segment in segments(directory)})
+    if not names:
+        raise NotARing(f"{directory}: holds neither *_trade_chunk*.meta nor *_trade_chunk*.journal; expected a ring or journal directory")
+    return [Examination(exchange, chunk, None, directory) for exchange, chunk in names]
+
+
+class Examination:
+    """The examination of one chunk: the journal from its oldest record on, then what only the ring has."""
+
+    def __init__(self, exchange: str, chunk: int, meta_path: Path | None, journal_dir: Path | None) -> None:
+        self.exchange = exchange
+        self.chunk = chunk
+        self.ring = None if meta_path is None else RingReader(meta_path)
+        self.journal_dir = journal_dir if self.ring is None else self.ring.journal_dir
+        self.scanner = Scanner()
+        self.result = Verdict(exchange, chunk)
+        self._gaps: defaultdict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
+        self._holes: list[tuple[int, int]] = []
+        self._jumps: list[Jump] = []
+        self._journal_end = 0
+        self._stopped_at = 0  # sequence of the record with which the writer ended in good order
+        self._advance: Advance = lambda size: None
+
+    def size(self) -> int:
+        """About how many bytes there are to read."""
+        journal = sum(max(segment.path.stat().st_size - JOURNAL_HEADER, 0) for segment in self._segments())
+        return journal + (0 if self.ring is None else min(self.ring.committed, self.ring.capacity))
+
+    def verdict(self, advance: Advance) -> Verdict:
+        """Read everything, judge it, close the files."""
+        self._advance = advance
+        if self.ring is not None:
+            flushed = self.ring.flushed  # before `committed`, which is never behind it
+            target = self.ring.committed
+            if flushed > target:
+                self.result.fault(flushed, f"flushed cursor is ahead of committed ({target})")
+            self._compare(self.ring)
+            self._scan_journal(target)
+            self._scan_ring(self.ring, target)
+            if self.scanner.epoch > self.ring.epoch:
+                self.result.fault(target, f"epoch {self.scanner.epoch} in a record, {self.ring.epoch} in .meta")
+            self.ring.close()
+        else:
+            self._scan_journal(None)
+        self._conclude()
+        return self.result
+
+    def _segments(self) -> list[Segment]:
+        return [] if self.journal_dir is None else segments(self.journal_dir, self.exchange, self.chunk)
+
+    def _opened(self, flushed: int | None) -> Iterable[SegmentReader]:
+        """The segments in order, each bounded by where the next begins, the newest by the flushed cursor if there is one."""
+        found = self._segments()
+        for index, segment in enumerate(found):
+            try:
+                reader = SegmentReader(segment.path)
+            except NotARing as error:
+                self.result.fault(0, str(error))
+                continue
+            try:
+                if index + 1 < len(found):
+                    # Shorter than that after a power cut: then it was cut behind its last whole record.
+                    reader.bound(min(reader.limit, self._begin(found[index + 1], reader.limit)))
+                elif flushed is not None:
+                    reader.bound(max(flushed, reader.first_position))
+                yield reader
+            finally:
+                reader.close()
+
+    def _begin(self, segment: Segment, otherwise: int) -> int:
+        try:
+            return first_position(segment.path)
+        except NotARing:
+            return otherwise  # reported when it is its turn
+
+    def _compare(self, ring: RingReader) -> None:
+        """Ring and journal, byte for byte, where both hold the same positions."""
+        for reader in self._opened(min(ring.flushed, ring.committed)):
+            if reader.ring_id != ring.ring_id:
+                self.result.fault(reader.first_position, f"{reader.path.name} is of ring {reader.ring_id}, the ring is {ring.ring_id}")
+                continue
+            position = max(ring.oldest_position, reader.first_position)
+            while position < reader.limit:
+                size = min(BLOCK - position % BLOCK, reader.limit - position)
+                in_ring = ring.raw(position, size)
+                if in_ring is None:
+                    position = max(ring.oldest_position, position + size)
+                    continue
+                in_journal = reader.raw(position, size)
+                if in_ring != in_journal:
+                    same = next((i for i, (a, b) in enumerate(zip(in_ring, in_journal, strict=False)) if a != b), len(in_journal))
+                    self.result.fault(position + same, "ring and journal differ")
+                self.result.compared_bytes += size
+                self._advance(size)
+                position += size
+
+    def _scan_journal(self, target: int | None) -> None:
+        """All that is on disk; up to `target` where a flusher is at work on the rest."""
+        flushed = None
+        if self.ring is not None and target is not None:
+            flushed = self._flushed(self.ring, target)
+        for reader in self._opened(flushed):
+            self.result.segments += 1
+            if self.scanner.last_sequence == 0:
+                self.result.first_sequence = reader.first_sequence
+            self._scan(reader, reader.limit)
+            self._journal_end = reader.position
+            self.result.open_end = reader.open_end
+
+    def _flushed(self, ring: RingReader, target: int) -> int:
+        """The flushed cursor, once it has reached `target` or there is no one left to move it."""
+        deadline = time.monotonic() + FLUSH_DEADLINE_S
+        while ring.flushed < target and unix_ns() - ring.heartbeat_ns < ALIVE_NS and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return min(ring.flushed, ring.committed)
+
+    def _scan_ring(self, ring: RingReader, target: int) -> None:
+        """What only the ring has."""
+        expected = self.scanner.last_sequence + 1
+        if self._journal_end and expected >= ring.first_sequence:
+            # By position: the block may be overwritten in part already, and then no search by sequence finds the rest.
+            ring.seek_position(self._journal_end)
+        elif self.scanner.last_sequence:
+            ring.seek_sequence(expected)
+        else:
+            ring.seek_oldest()
+        self._scan(ring, target)
+
+    def _scan(self, reader: StreamReader, limit: int) -> None:
+        while True:
+            before = reader.position
+            items = self.scanner.scan(reader, STEP_RECORDS, limit)
+            for item in items:
+                self._take(item)
+            self._advance(reader.position - before)
+            if not items and reader.position == before:
+                return
+
+    def _take(self, item: Record | Lapped | Corrupt | Fault | Jump) -> None:
+        """Remember what a record that is no trade says, and what is wrong."""
+        match item:
+            case Fault():
+                self.result.fault(item.position, item.reason, item.sequence)
+            case Corrupt():
+                self.result.fault(item.position, f"no valid record: {item.reason}")
+            case Jump():
+                self._jumps.append(item)
+            case Lapped():
+                self.result.lapped += item.records
+                self._judge_holes()  # what was overwritten cannot be told from what is missing
+            case Record():
+                self._take_event(item)
+
+    def _take_event(self, record: Record) -> None:
+        if record.type == RecordType.SNAPSHOT:
+            return
+        try:
+            fields = json.loads(record.payload)
+            if record.type == RecordType.HOLE:
+                self._holes.append((fields["from_sequence"], fields["to_sequence"]))
+            elif record.type == RecordType.GAP:
+                self._gaps[fields["asset"], fields.get("era", 0)].append((fields["from_id"], fields["to_id"]))
+            elif record.type == RecordType.BOUNDARY and fields["event"] == "stop":
+                self._stopped_at = record.sequence
+        except (ValueError, KeyError, TypeError) as error:
+            self.result.fault(record.position, f"payload of a record of type {record.type}: {error!r}", record.sequence)
+
+    def _judge_holes(self) -> None:
+        """Sort the missing ids into recorded, unsettled and unrecorded."""
+        result = self.result
+        result.instruments = max(result.instruments, self.scanner.instruments)
+        recorded = {key: Intervals(gaps) for key, gaps in self._gaps.items()}
+        settled_ns = self.scanner.last_write_ns - (0 if self._stopped_at == self.scanner.last_sequence else GRACE_NS)
+        for hole in self.scanner.take_holes():
+            gaps = recorded.get((hole.asset, hole.era), _NOTHING)
+            for first, last in gaps.within(hole.from_id, hole.to_id):
+                result.recorded_ids += last - first + 1
+                _keep(result.recorded_holes, Ids(hole.asset, hole.era, first, last))
+            for first, last in gaps.without(hole.from_id, hole.to_id):
+                ids = Ids(hole.asset, hole.era, first, last)
+                if hole.began_ns > settled_ns:
+                    result.unsettled_ids += last - first + 1
+                    _keep(result.unsettled_holes, ids)
+                else:
+                    result.unrecorded_ids += last - first + 1
+                    _keep(result.unrecorded_holes, ids)
+
+    def _conclude(self) -> None:
+        result, scanner = self.result, self.scanner
+        self._judge_holes()
+        accounted = Intervals(self._holes)
+        for jump in self._jumps:
+            for first, last in accounted.without(jump.from_sequence, jump.to_sequence):
+                result.fault(jump.position, f"sequences {first} to {last} are missing, and no hole record says so", last + 1)
+            result.missing_sequences += accounted.within(jump.from_sequence, jump.to_sequence)
+        result.first_sequence = scanner.first_sequence
+        result.last_sequence = scanner.last_sequence
+        result.records = scanner.records
+        result.trades = scanner.trades
+        result.duplicates = scanner.duplicates
+        result.bytes = scanner.bytes
+        result.good = not result.faults and not result.unrecorded_holes
+
+
+def _keep(found: list[Ids], ids: Ids) -> None:
+    if len(found) < KEPT:
+        found.append(ids)

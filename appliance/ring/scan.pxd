@@ -1,0 +1,41 @@
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libcpp.string cimport string
+from libcpp.unordered_map cimport unordered_map
+from libcpp.vector cimport vector
+
+from appliance.ring.layout cimport RecordHeader
+from appliance.ring.reader cimport StreamReader
+
+cdef struct Run:
+    int64_t first
+    int64_t last
+    int64_t began_ns                 # write_ns of the trade that jumped ahead and began it
+
+
+cdef struct TradeKey:
+    const char* asset                # as in the JSON, escapes and all
+    Py_ssize_t asset_bytes
+    int64_t id
+    int64_t era
+
+
+cdef class Scanner:
+    """What the records of one chunk say about each other; the state survives from one segment to the next."""
+    cdef readonly uint64_t records
+    cdef readonly uint64_t trades
+    cdef readonly uint64_t bytes             # of records, alignment included
+    cdef readonly uint64_t first_sequence    # 0: no record yet
+    cdef readonly uint64_t last_sequence
+    cdef readonly uint32_t epoch
+    cdef readonly int64_t last_write_ns
+    cdef readonly uint64_t duplicates
+    cdef unordered_map[string, size_t] index_of_key
+    cdef vector[string] keys
+    cdef vector[vector[Run]] runs            # per key: ids seen, sorted, disjoint
+    cdef vector[int64_t] baselines           # per key: the first id seen
+    cdef string key
+    cdef bint rejoined                       # records before this one could not be read: judge from here on
+
+    cdef const char* judge(self, const char* record) noexcept nogil
+    cdef const char* judge_trade(self, const char* payload, const char* end, int64_t write_ns) noexcept nogil
+    cdef bint add_id(self, vector[Run]* runs, int64_t id, int64_t write_ns) noexcept nogil

@@ -1,0 +1,187 @@
+"""A recording, sent frame by frame as it was recorded."""
+
+import asyncio
+import io
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from websockets.frames import Frame, Opcode
+
+from appliance.errors import CannotRun, ConfigError
+from appliance.sim.connection import Connection
+from appliance.sim.dialect import PrintedTrade
+
+SLICE_FRAMES = 1_024
+TICK_S = 0.001
+
+
+@dataclass(slots=True)
+class Recording:
+    """The frames of a file, ready for the wire."""
+
+    data: bytes = b""
+    ends: list[int] = field(default_factory=list)
+    """The position in `data` behind each frame."""
+    trades: list[int] = field(default_factory=list)
+    """How many trades there are up to and including each frame."""
+    printed: dict[str, dict[int, PrintedTrade]] = field(default_factory=dict)
+    """By symbol and id; the first copy counts."""
+
+    @classmethod
+    def load(cls, path: Path) -> "Recording":
+        """Read `{"recv_ns":…,"conn":…,"raw":"…"}` lines, or one frame a line; zstd by its magic number. Raises ConfigError."""
+        recording = cls()
+        wire = bytearray()
+        trades = 0
+        try:
+            with path.open("rb") as file:
+                for number, line in enumerate(_lines(file, path), 1):
+                    text = _frame(line, f"{path}:{number}")
+                    wire += Frame(Opcode.TEXT, text).serialize(mask=False)
+                    trades += recording._note(text)
+                    recording.ends.append(len(wire))
+                    recording.trades.append(trades)
+        except OSError as error:
+            raise ConfigError(f"--capture {path}: {error.strerror}") from None
+        if not recording.ends:
+            raise ConfigError(f"--capture {path}: holds no frame")
+        recording.data = bytes(wire)
+        return recording
+
+    def _note(self, text: bytes) -> int:
+        """Remember a spot trade for REST; how many trades the frame holds."""
+        if b'"trade"' not in text:
+            return 0
+        try:
+            message = json.loads(text)
+        except ValueError:
+            return 0
+        trade = message.get("data", message) if isinstance(message, dict) else None
+        if not isinstance(trade, dict) or trade.get("e") != "trade" or "X" in trade:
+            return 0
+        try:
+            time_us = trade["T"] if trade["T"] > 10**14 else trade["T"] * 1_000
+            row = PrintedTrade(trade["t"], trade["p"], trade["q"], time_us, trade["m"])
+            self.printed.setdefault(trade["s"], {}).setdefault(row.trade_id, row)
+        except (KeyError, TypeError):
+            return 0
+        return 1
+
+
+class CaptureFeed:
+    """Sends the whole recording to each connection from its beginning, subscribed or not, once `start_after` are there."""
+
+    def __init__(self, recording: Recording, *, rate: float | None, count: int | None, start_after: int) -> None:
+        self._recording = recording
+        self._frames = len(recording.ends) if count is None else min(count, len(recording.ends))
+        self._rate = rate
+        self._start_after = start_after
+        self._next: dict[Connection, int] = {}
+        self._farthest = 0
+        self._wake = asyncio.Event()
+        self._began_s: dict[Connection, float] = {}
+        self._rows = {symbol: [rows[trade_id] for trade_id in sorted(rows)] for symbol, rows in recording.printed.items()}
+
+    def changed(self, connection: Connection) -> None:
+        self._next.setdefault(connection, 0)
+        self._wake.set()
+
+    def left(self, connection: Connection) -> None:
+        self._next.pop(connection, None)
+        self._began_s.pop(connection, None)
+        self._wake.set()
+
+    def resumed(self) -> None:
+        self._wake.set()
+
+    def rows(self, symbol: str, from_id: int | None, limit: int, until_us: int) -> list[PrintedTrade]:
+        rows = [row for row in self._rows.get(symbol, []) if row.trade_us <= until_us]
+        if from_id is None:
+            return rows[-limit:]
+        return [row for row in rows if row.trade_id >= from_id][:limit]
+
+    def stats(self) -> Mapping[str, object]:
+        trades = self._recording.trades
+        return {
+            "trades_generated": trades[self._frames - 1] if self._frames else 0,
+            "trades_sent": trades[self._farthest - 1] if self._farthest else 0,
+            "subscribed": len(self._next),
+            "finished": bool(self._next) and all(at == self._frames for at in self._next.values()),
+        }
+
+    async def run(self) -> None:
+        while len(self._next) < self._start_after:
+            await self._waken()
+        while True:
+            waiting = [c for c, at in self._next.items() if at < self._frames and c.writable]
+            if not waiting:
+                await self._waken()
+                continue
+            for connection in waiting:
+                self._send_slice(connection)
+            await asyncio.sleep(0 if self._rate is None else TICK_S)
+
+    def _send_slice(self, connection: Connection) -> None:
+        start = self._next[connection]
+        end = min(start + SLICE_FRAMES, self._frames)
+        if self._rate is not None:
+            began_s = self._began_s.setdefault(connection, time.monotonic())
+            end = min(end, 1 + int((time.monotonic() - began_s) * self._rate))
+        if end <= start:
+            return
+        ends = self._recording.ends
+        self._next[connection] = end
+        self._farthest = max(self._farthest, end)
+        connection.deliver(self._recording.data[ends[start - 1] if start else 0 : ends[end - 1]], end - start)
+
+    async def _waken(self) -> None:
+        self._wake.clear()
+        await self._wake.wait()
+
+
+def read_maybe_zstd(path: Path) -> bytes:
+    """A file's bytes, decompressed if they are zstd. Raises OSError, CannotRun."""
+    with path.open("rb") as file:
+        return _opened(file).read()
+
+
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+
+
+def _opened(file: IO[bytes]) -> IO[bytes]:
+    magic = file.read(len(ZSTD_MAGIC))
+    file.seek(0)
+    if magic != ZSTD_MAGIC:
+        return file
+    try:
+        import zstandard  # for recordings alone, and Python has none before 3.14
+    except ModuleNotFoundError:
+        raise CannotRun(
+            f"{file.name} is compressed with zstd, and the package `zstandard` is not installed: pip install zstandard, or unzstd the file"
+        ) from None
+    return zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+
+
+def _lines(file: IO[bytes], path: Path) -> Iterator[bytes]:
+    try:
+        for line in io.BufferedReader(_opened(file)):  # type: ignore[type-var]  # any raw reader will do
+            if line := line.rstrip(b"\r\n"):
+                yield line
+    except ValueError as error:
+        raise ConfigError(f"--capture {path}: {error}") from None
+
+
+def _frame(line: bytes, where: str) -> bytes:
+    """The frame of one line: the text of its `raw`, or the line itself when it is a frame of the exchange."""
+    if b'"raw"' not in line:
+        return line
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise ConfigError(f"--capture {where}: neither a record nor a frame: {error}") from None
+    raw = record.get("raw") if isinstance(record, dict) else None
+    return raw.encode() if isinstance(raw, str) else line

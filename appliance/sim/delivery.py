@@ -1,0 +1,142 @@
+"""What one connection's frames go through before its socket: stalls, cuts and garbage, or nothing at all."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import cycle
+from typing import Literal
+
+from websockets.frames import Frame, Opcode
+
+from appliance.sim.faults import EVERY, Eof, Faults, Garbage, Kind, Mute, Reset, Stall
+
+End = Literal["reset", "eof"]
+
+
+@dataclass(slots=True)
+class Delivered:
+    """Bytes for the socket, how many frames of the feed are whole in them, and whether the connection ends behind them."""
+
+    data: bytes
+    frames: int
+    end: End | None = None
+
+
+@dataclass(slots=True)
+class _Stalled:
+    """A stall of this connection, with the moment from which it holds."""
+
+    stall: Stall
+    since_s: float | None = field(default=None)
+
+
+class Delivery:
+    """The faults of connection `number`, applied to its frames in order."""
+
+    def __init__(
+        self,
+        faults: Faults,
+        number: int,
+        opened_s: float,
+        garbage: Callable[[Kind], Frame],
+        hit: Callable[[object, int], bool],
+    ) -> None:
+        def here(fault: Mute | Stall | Reset | Eof | Garbage) -> bool:
+            return fault.connection in {EVERY, number}
+
+        self._opened_s = opened_s
+        self._hit = hit
+        self._garbage = garbage
+        self._seen = 0
+        self._cut = 0
+        self._mute = any(here(fault) for fault in faults.all(Mute))
+        self._stalls = [_Stalled(fault) for fault in faults.all(Stall) if here(fault)]
+        self._ends: list[Reset | Eof] = [*filter(here, faults.all(Reset)), *filter(here, faults.all(Eof))]
+        self._mixed = [(fault.every, cycle(fault.kinds)) for fault in faults.all(Garbage) if here(fault) and fault.every]
+        self.plain = not (self._mute or self._stalls or self._ends or self._mixed)
+        """Every frame goes through untouched."""
+
+    def silent(self, now_s: float) -> bool:
+        """Whether nothing at all would get through just now."""
+        return self._mute or any(self._holds(stalled, now_s) for stalled in self._stalls)
+
+    def through(self, data: bytes, frames: int, now_s: float) -> Delivered:
+        """What becomes of `frames` whole frames."""
+        if self.plain:
+            return Delivered(data, frames)
+        out: list[bytes] = []
+        sent = 0
+        for frame in split(data):
+            for fault in self._ends:
+                if self._due(fault, now_s) and self._hit(fault, fault.times):
+                    if isinstance(fault, Eof):
+                        return Delivered(b"".join(out), sent, "eof")
+                    return Delivered(b"".join([*out, frame[: len(frame) // 2]]), sent, "reset")
+            self._seen += 1
+            if self.silent(now_s):
+                continue
+            sent += 1
+            out.extend(self._mix(frame))
+        return Delivered(b"".join(out), sent)
+
+    def ends(self, now_s: float) -> bool:
+        """Whether an end is due by time, though no frame comes."""
+        return any(self._due(fault, now_s) for fault in self._ends)
+
+    def _due(self, fault: Reset | Eof, now_s: float) -> bool:
+        return self._seen >= fault.after_frames and now_s - self._opened_s >= fault.after_s
+
+    def _holds(self, stalled: _Stalled, now_s: float) -> bool:
+        stall = stalled.stall
+        if stalled.since_s is None:
+            if self._seen < stall.after_frames or now_s - self._opened_s < stall.after_s:
+                return False
+            stalled.since_s = now_s
+        return not stall.for_s or now_s - stalled.since_s < stall.for_s
+
+    def _mix(self, frame: bytes) -> Iterator[bytes]:
+        for every, kinds in self._mixed:
+            if self._seen % every:
+                continue
+            kind = next(kinds)
+            if kind == "fragmented":
+                frame = self._fragments(frame)
+            else:
+                yield self._garbage(kind).serialize(mask=False)
+        yield frame
+
+    def _fragments(self, frame: bytes) -> bytes:
+        """A trade's frame in three, cut one byte further each time, with a control frame between them as RFC 6455 allows."""
+        payload = payload_of(frame)
+        first = self._cut % (len(payload) + 1)
+        second = min(len(payload), first + 1 + self._cut // (len(payload) + 1))
+        self._cut += 1
+        parts = [
+            Frame(Opcode.TEXT, payload[:first], fin=False),
+            Frame(Opcode.PONG, b""),  # unsolicited: nothing answers it
+            Frame(Opcode.CONT, payload[first:second], fin=False),
+            Frame(Opcode.CONT, payload[second:]),
+        ]
+        return b"".join(part.serialize(mask=False) for part in parts)
+
+
+def split(data: bytes) -> Iterator[bytes]:
+    """The single frames of unmasked, whole frames in a row."""
+    start = 0
+    while start < len(data):
+        end = start + _header_bytes(data, start) + _payload_bytes(data, start)
+        yield data[start:end]
+        start = end
+
+
+def payload_of(frame: bytes) -> bytes:
+    """The payload of one unmasked frame."""
+    return frame[_header_bytes(frame, 0) :]
+
+
+def _header_bytes(data: bytes, start: int) -> int:
+    return {126: 4, 127: 10}.get(data[start + 1], 2)
+
+
+def _payload_bytes(data: bytes, start: int) -> int:
+    header = _header_bytes(data, start)
+    return data[start + 1] if header == 2 else int.from_bytes(data[start + 2 : start + header], "big")

@@ -1,0 +1,79 @@
+"""`mdc verify`: the integrity of ring and journal, record by record."""
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+
+from appliance.ring.examination import KEPT, Verdict, examinations
+
+SHOWN = 20  # of each list, for people
+
+
+def run(*, rings: Path, as_json: bool) -> int:
+    """Examine every chunk in the directory `rings`; 0 when all is good, else 1."""
+    chunks = examinations(rings)
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
+        console=console, disable=not sys.stderr.isatty(), transient=True,
+    ) as progress:  # fmt: skip
+        task = progress.add_task("verify", total=sum(chunk.size() for chunk in chunks))
+
+        def advance(size: int) -> None:
+            progress.advance(task, size)
+
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            verdicts = list(threads.map(lambda chunk: chunk.verdict(advance), chunks))
+    if as_json:
+        print(json.dumps([verdict.as_json() for verdict in verdicts], indent=2))
+    else:
+        report(verdicts, Console(highlight=False))
+    return 0 if all(verdict.good for verdict in verdicts) else 1
+
+
+def report(verdicts: list[Verdict], console: Console) -> None:
+    """The same for people."""
+    table = Table(show_edge=False, pad_edge=False)
+    table.add_column("chunk", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for name in ("sequences", "trades", "segments", "compared", "recorded gaps"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for verdict in verdicts:
+        table.add_row(
+            f"{verdict.exchange} {verdict.chunk}",
+            "good" if verdict.good else "[bold red]BAD[/]",
+            f"{verdict.first_sequence:,} to {verdict.last_sequence:,}",
+            f"{verdict.trades:,}",
+            f"{verdict.segments:,}",
+            f"{verdict.compared_bytes / 2**20:,.0f} MiB",
+            f"{verdict.recorded_ids:,} ids" if verdict.recorded_ids else "none",
+        )
+    console.print(table)
+    for verdict in verdicts:
+        where = f"{verdict.exchange} {verdict.chunk}:"
+        if verdict.open_end:
+            console.print(f"{where} open end: the newest segment was being written when it was copied", soft_wrap=True)
+        if verdict.lapped:
+            console.print(f"{where} {verdict.lapped:,} records were overwritten in the ring before they could be examined", soft_wrap=True)
+        for first, last in verdict.missing_sequences[:SHOWN]:
+            console.print(f"{where} recorded hole in the journal: sequences {first} to {last}", soft_wrap=True)
+        _list(console, f"{where} recorded gap:", verdict.recorded_holes)
+        _list(console, f"{where} missing, too recent to be judged:", verdict.unsettled_holes)
+        _list(console, f"{where} [bold red]missing without a gap record:[/]", verdict.unrecorded_holes)
+        _list(console, f"{where} [bold red]fault[/] at", [f"position {f.position}: {f.reason}" for f in verdict.fault_list], verdict.faults)
+
+
+def _list(console: Console, label: str, lines: Iterable[object], total: int | None = None) -> None:
+    lines = list(lines)
+    for line in lines[:SHOWN]:
+        console.print(f"{label} {line}", soft_wrap=True)
+    more = (len(lines) if total is None else total) - SHOWN
+    if more > 0:
+        console.print(f"{label} … and {more:,} more (--json lists up to {KEPT:,})", soft_wrap=True)

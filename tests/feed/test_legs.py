@@ -1,0 +1,327 @@
+"""The legs of a chunk, over real sockets, with a clock and waits of the test's own."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.errors import ExchangeRefused
+from appliance.exchanges.binance import EXCHANGE
+from appliance.exchanges.exchange import Rules
+from appliance.feed import tls
+from appliance.feed.backoff import Backoff
+from appliance.feed.connection import Connection, Pace
+from appliance.feed.legs import MUTE_TRADES, STAGGER_S, WATCH_S, Legs
+from appliance.feed.limits import Door, Limits
+from tests.feed.scripted import Ear, Peer, Server, fact, run, trade, trades
+
+STREAMS = ["btcusdt@trade", "ethusdt@trade"]
+TRUST = tls.trust(None)
+RULES = Rules(connects=1_000, connects_window_s=300.0, messages_per_s=5, weight_per_minute=6_000, streams=1_024)
+
+
+class Time:
+    """Waits take no time, but are written down and move the clock; the watch over mute legs turns when the test says."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_790_000_000.0
+        self.waits_s: list[float] = []
+        self.watch = asyncio.Event()
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds == WATCH_S:
+            await self.watch.wait()
+            self.watch.clear()
+            return
+        self.waits_s.append(seconds)
+        self.now_s += seconds
+        await asyncio.sleep(0)
+
+
+class Chunk:
+    """One chunk's legs, and what they told."""
+
+    def __init__(self, url: str, directory: Path, legs: int, rules: Rules, fatal: bool) -> None:
+        self.time = Time()
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.ears: list[Ear] = []
+        self.limits = Limits(directory, rules, self.time)
+        self.url = url
+        self.legs = Legs(
+            0, legs, STREAMS, self.connect, self.limits, self.tell, lambda: Backoff(lambda: 0.9),
+            blocked_is_fatal=lambda: fatal, sleep=self.time.sleep,
+        )  # fmt: skip
+
+    def connect(self, leg: int, streams: Sequence[str]) -> Connection:
+        return Connection(EXCHANGE, self.url, streams, self.listen, TRUST, pace=Pace())
+
+    def listen(self, control: Connection) -> Ear:
+        self.ears.append(Ear(control))
+        return self.ears[-1]
+
+    def tell(self, event: str, **fields: Any) -> None:
+        self.events.append((event, fields))
+
+    def told(self, event: str) -> list[dict[str, Any]]:
+        return [fields for name, fields in self.events if name == event]
+
+
+@asynccontextmanager
+async def chunk(
+    server: Server, directory: Path, legs: int = 2, rules: Rules = RULES, fatal: bool = False
+) -> AsyncIterator[tuple[Chunk, asyncio.Task[None]]]:
+    one = Chunk(server.url, directory, legs, rules, fatal)
+    life = asyncio.create_task(one.legs.run())
+    try:
+        yield one, life
+    finally:
+        life.cancel()
+        with suppress(asyncio.CancelledError, BaseExceptionGroup):
+            await life
+
+
+def alive(server: Server) -> list[Peer]:
+    return [peer for peer in server.peers if peer.transport is not None and not peer.transport.is_disconnected]
+
+
+def test_legs_start_staggered_and_each_brings_every_trade(tmp_path: Path) -> None:
+    """T10."""
+
+    async def test() -> None:
+        async with Server() as server, chunk(server, tmp_path, legs=3) as (one, _):
+            await fact(lambda: len(one.told("subscribed")) == 3)
+            assert {fields["leg"] for fields in one.told("connected")} == {0, 1, 2}
+            assert sorted(one.time.waits_s) == [0.0, STAGGER_S, 2 * STAGGER_S]
+            for peer in server.peers:
+                for frame in trades(range(10)):
+                    peer.send(frame)
+            await fact(lambda: [ear.trades for ear in one.ears] == [10, 10, 10])
+
+    run(test)
+
+
+def test_a_lost_leg_comes_back_within_half_a_second_and_the_other_is_untouched(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Server() as server, chunk(server, tmp_path) as (one, _):
+            await fact(lambda: len(one.told("subscribed")) == 2)
+            one.time.waits_s.clear()
+            transport = server.peers[0].transport
+            assert transport is not None
+            transport.disconnect(graceful=False)
+            await fact(lambda: len(one.told("subscribed")) == 3)
+            assert one.time.waits_s[0] <= 0.5
+            assert len(one.told("lost")) == 1
+            assert len(alive(server)) == 2
+            assert server.peers[1] in alive(server)
+
+    run(test)
+
+
+def test_connections_that_are_soon_lost_are_retried_for_ever_and_never_in_a_storm(tmp_path: Path) -> None:
+    """T4, T27, T30."""
+
+    async def test() -> None:
+        async with Server() as server:
+            server.greet = lambda peer: peer.transport.disconnect()  # type: ignore[union-attr]
+            async with chunk(server, tmp_path, legs=1) as (one, life):
+                await fact(lambda: server.attempts >= 30)
+                assert one.time.waits_s[1:6] == pytest.approx([0.475, 0.95, 1.9, 3.8, 4.75])
+                assert set(one.time.waits_s[6:]) == {4.75}
+                assert not life.done()
+                server.greet = lambda peer: None
+                await one.legs.subscribed.wait()
+
+    run(test)
+
+
+def test_an_exchange_that_is_away_is_waited_out(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Server() as server:
+            server.refuse = (503, b"<html>maintenance</html>", {})
+            async with chunk(server, tmp_path, legs=1) as (one, _):
+                await fact(lambda: server.attempts >= 15)
+                assert max(one.time.waits_s) == pytest.approx(57.0)
+                assert one.told("refused")[0]["trouble"] == "away"
+                server.refuse = None
+                await one.legs.subscribed.wait()
+
+    run(test)
+
+
+def test_a_ban_is_kept_on_file_and_waited_out_by_every_leg_and_by_a_new_process(tmp_path: Path) -> None:
+    """T8."""
+
+    async def test() -> None:
+        async with Server() as server:
+            server.refuse = (418, b"", {"Retry-After": "600"})
+            async with chunk(server, tmp_path) as (one, _):
+                begun_s = one.time.now_s
+                await fact(lambda: server.attempts >= 3)
+                assert one.time.now_s - begun_s >= 600.0
+            async with chunk(server, tmp_path, legs=1) as (two, _):
+                attempts = server.attempts
+                await fact(lambda: server.attempts > attempts)
+                assert two.time.now_s - begun_s >= 600.0
+                assert two.limits.banned_s(Door.REST) == 0.0
+
+    run(test)
+
+
+def test_the_budget_of_connects_is_shared_by_all_legs(tmp_path: Path) -> None:
+    rules = Rules(connects=10, connects_window_s=300.0, messages_per_s=5, weight_per_minute=6_000, streams=1_024)
+
+    async def test() -> None:
+        async with Server() as server:
+            server.greet = lambda peer: peer.transport.disconnect()  # type: ignore[union-attr]
+            async with chunk(server, tmp_path, legs=4, rules=rules) as (one, _):
+                begun_s = one.time.now_s
+                await fact(lambda: server.attempts >= 31)
+                assert one.time.now_s - begun_s >= 3 * 300.0 - 60.0
+
+    run(test)
+
+
+def test_451_is_the_end_only_before_anything_was_delivered(tmp_path: Path) -> None:
+    async def test(fatal: bool) -> None:
+        async with Server() as server:
+            server.refuse = (451, b'{"code":0,"msg":"Service unavailable from a restricted location"}', {})
+            async with chunk(server, tmp_path, legs=1, fatal=fatal) as (one, life):
+                if fatal:
+                    with pytest.raises(BaseExceptionGroup) as caught:
+                        await life
+                    refused = caught.value.split(ExchangeRefused)[0]
+                    assert refused is not None
+                    assert "restricted location" in str(_leaf(refused))
+                else:
+                    await fact(lambda: server.attempts >= 3)
+                    assert min(one.time.waits_s[1:]) >= 200.0
+
+    run(lambda: test(True))
+    run(lambda: test(False))
+
+
+def _leaf(error: BaseException) -> BaseException:
+    return _leaf(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+
+
+def test_an_announced_end_is_met_with_a_successor_before_the_old_connection_goes(tmp_path: Path) -> None:
+    """T7, T9: nothing is lost, whatever the lead time."""
+
+    async def test() -> None:
+        async with Server() as server, chunk(server, tmp_path, legs=1) as (one, _):
+            await one.legs.subscribed.wait()
+            old = server.peers[0]
+            held: list[dict[str, Any]] = []
+            server.answer = lambda peer, request: held.append(request)  # the successor is not subscribed yet
+            old.send({"stream": "!serverShutdown", "data": {"e": "serverShutdown", "E": 1}})
+            await fact(lambda: len(server.peers) == 2 and held)
+            assert len(alive(server)) == 2
+            for number in range(5):
+                old.send(trade(number))
+            await fact(lambda: one.ears[0].trades == 5)
+            server.usual_answer(server.peers[1], held[0])
+            await fact(lambda: alive(server) == [server.peers[1]])
+            assert one.told("leaving") == [{"leg": 0}]
+            assert one.told("lost")[0]["reason"] == "drained"
+            assert len(server.peers) == 2
+
+    run(test)
+
+
+def test_a_leg_that_goes_mute_while_another_delivers_is_replaced(tmp_path: Path) -> None:
+    """T6: its pings are answered, its streams are listed, nothing comes."""
+
+    async def test() -> None:
+        async with Server() as server, chunk(server, tmp_path) as (one, _):
+            await fact(lambda: len(one.told("subscribed")) == 2)
+            await asyncio.sleep(0)
+            one.time.watch.set()  # a first look, so that both are compared from now on
+            await fact(lambda: not one.time.watch.is_set())
+            for frame in trades(range(MUTE_TRADES)):
+                server.peers[1].send(frame)
+            await fact(lambda: max(ear.trades for ear in one.ears) == MUTE_TRADES)
+            one.time.watch.set()
+            await fact(lambda: len(one.told("subscribed")) == 3)
+            assert "mute" in one.told("lost")[0]["reason"]
+            assert server.peers[0] not in alive(server)
+
+    run(test)
+
+
+def test_a_chunk_that_is_quiet_on_all_legs_is_left_alone(tmp_path: Path) -> None:
+    """T33."""
+
+    async def test() -> None:
+        async with Server() as server, chunk(server, tmp_path) as (one, _):
+            await fact(lambda: len(one.told("subscribed")) == 2)
+            for _ in range(3):
+                one.time.watch.set()
+                await fact(lambda: not one.time.watch.is_set())
+            assert one.told("lost") == []
+
+    run(test)
+
+
+def test_an_error_of_our_own_in_one_leg_does_not_end_the_other(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Server() as server, chunk(server, tmp_path) as (one, life):
+            await fact(lambda: len(one.told("subscribed")) == 2)
+
+            def broken(control: Connection) -> Ear:
+                raise RuntimeError("planted")
+
+            listen, one.listen = one.listen, broken  # type: ignore[method-assign]
+            transport = server.peers[0].transport
+            assert transport is not None
+            transport.disconnect()
+            await fact(lambda: server.attempts >= 4)
+            one.listen = listen  # type: ignore[method-assign]
+            await fact(lambda: len(one.told("subscribed")) == 3)
+            assert server.peers[1] in alive(server)
+            assert not life.done()
+
+    run(test)
+
+
+def test_new_streams_go_to_the_living_and_to_those_that_come_later(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Server() as server, chunk(server, tmp_path) as (one, _):
+            await fact(lambda: len(one.told("subscribed")) == 2)
+            one.legs.subscribe(["newusdt@trade"])
+            await fact(lambda: all("newusdt@trade" in peer.streams for peer in server.peers))
+            transport = server.peers[0].transport
+            assert transport is not None
+            transport.disconnect()
+            await fact(lambda: len(server.peers) == 3)
+            assert server.peers[2].streams == [*STREAMS, "newusdt@trade"]
+
+    run(test)
+
+
+def test_a_drain_takes_what_every_leg_still_has_and_opens_none_again(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Server() as server, chunk(server, tmp_path) as (one, life):
+            await fact(lambda: len(one.told("subscribed")) == 2)
+
+            def last(peer: Peer) -> None:
+                for frame in trades(range(500)):
+                    peer.send(frame)
+
+            server.before_close = last
+            await one.legs.drain(5.0)
+            assert [json.loads(ear.heard[-1])["data"]["t"] for ear in one.ears] == [499, 499]
+            await fact(lambda: len(one.told("lost")) == 2)
+            assert server.attempts == 2
+            assert alive(server) == []
+            assert not life.done()  # the watch; the collector ends it
+
+    run(test)
+
+
