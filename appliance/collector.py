@@ -5,7 +5,7 @@ import logging
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from random import random
 
 import uvloop
@@ -13,7 +13,7 @@ from loguru import logger
 
 from appliance import log, preflight
 from appliance.config import Settings
-from appliance.errors import CannotRun, ConfigError, ExchangeRefused
+from appliance.errors import CannotRun, ConfigError, ExchangeRefused, MdcError
 from appliance.exchanges.exchange import Refusal, Trouble, open_exchange
 from appliance.feed import tls
 from appliance.feed.backoff import Backoff
@@ -212,7 +212,7 @@ class Collector:
             error = None if work.cancelled() else work.exception()
         late = self._drain_journals(self._why or f"error: {error!r}"[:200])
         if error is not None:
-            raise error
+            raise _told_once(error)
         if late:
             raise CannotRun(
                 f"the disk did not take all of chunks {late} within {DRAIN_JOURNAL_S:g} s. Nothing committed is lost while "
@@ -223,9 +223,7 @@ class Collector:
     def _drain_journals(self, reason: str) -> list[int]:
         """Flush every chunk; the numbers of those that the disk did not take in time."""
         until_s = time.monotonic() + DRAIN_JOURNAL_S
-        return [
-            number for number, chunk in self._chunks.items() if not chunk.pipeline.drain(reason, max(0.1, until_s - time.monotonic()))
-        ]
+        return [number for number, chunk in self._chunks.items() if not chunk.pipeline.drain(reason, max(0.1, until_s - time.monotonic()))]
 
     async def _stop_children(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -233,3 +231,18 @@ class Collector:
                 tasks.create_task(self._worker.stop())
             if self._local is not None:
                 tasks.create_task(self._local.stop())
+
+
+def _told_once(error: BaseException) -> BaseException:
+    """One error for the operator where several legs met the same; anything unexpected stays whole."""
+    leaves = list(_leaves(error))
+    expected = [leaf for leaf in leaves if isinstance(leaf, MdcError)]
+    return max(expected, key=lambda leaf: leaf.exit_code) if len(expected) == len(leaves) else error
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error

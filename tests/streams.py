@@ -10,7 +10,7 @@ from appliance.clock import unix_ns
 from appliance.ring.layout import Flags, RecordType
 from appliance.ring.store import ChunkStore, StoreOptions
 
-SMALL = StoreOptions(capacity_bytes=1 << 17, segment_bytes=1 << 20, flush_interval_ms=1, mlock=False)
+SMALL = StoreOptions(capacity_bytes=1 << 18, segment_bytes=1 << 20, flush_interval_ms=1, mlock=False)
 ROOMY = StoreOptions(capacity_bytes=1 << 24, segment_bytes=1 << 24, flush_interval_ms=1, mlock=False)
 DEADLINE_S = 20.0
 

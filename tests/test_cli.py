@@ -192,7 +192,7 @@ def test_ctrl_c_in_a_process_of_its_own() -> None:
 def test_a_reader_that_has_seen_enough_is_no_error(verb: Callable[..., dict[str, Any]]) -> None:
     script = (
         "import sys, types, appliance.tools; from appliance import cli\n"
-        "def run(**_):\n    while True: print('x' * 1000)\n"
+        "def run(**_):\n    while True: print('x' * 1000, flush=True)\n"
         "appliance.tools.stats = types.SimpleNamespace(run=run)\n"
         "sys.argv = ['mdc', 'stats', '--rings', '/r']; cli.main()"
     )

@@ -269,11 +269,10 @@ def test_variables_without_a_double_underscore_are_no_keys(load_text: Load) -> N
 
 def test_variables_of_dynaconf_change_nothing(tmp_path: Path) -> None:
     (tmp_path / "mdc.toml").write_text(GOOD)
-    (tmp_path / "other.toml").write_text("[feed]\nlegs = 7\n")
+    (tmp_path / "other.py").write_text("print('executed')\nFEED = {'legs': 7}\n")
     script = "import sys; from pathlib import Path; from appliance.config import load; print(load(Path(sys.argv[1])).feed.legs)"
     environ = {
-        f"{name}_FOR_DYNACONF": str(tmp_path / "other.toml")
-        for name in ("SETTINGS_FILE", "SETTINGS_FILES", "INCLUDES", "PRELOAD", "SECRETS")
+        f"{name}_FOR_DYNACONF": str(tmp_path / "other.py") for name in ("SETTINGS_FILE", "SETTINGS_FILES", "INCLUDES", "PRELOAD", "SECRETS")
     }
     environ |= {
         "DYNACONF_FEED__LEGS": "6",

@@ -47,7 +47,7 @@ class Binance:
 
     name = "binance"
     # 300 connects in 5 minutes are allowed per address; the rest is left to whatever else runs behind it.
-    rules = Rules(connects=240, connects_window_s=300.0, messages_per_s=5, weight_per_minute=6_000, streams=1_024)
+    rules = Rules(connects=240, connects_window_s=300.0, messages_per_s=5, weight_per_minute=6_000)
 
     def discovery(self) -> Question:
         # Without showPermissionSets=false the reply is several times larger; `permissions` filters on their side instead.

@@ -1,5 +1,5 @@
 """Binance spot `<symbol>@trade` frames."""
-from libc.stdint cimport int32_t, uint8_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from appliance.exchanges.decoder cimport Decoder, Outcome
 from appliance.exchanges.json_cursor cimport JsonIndex, Token
@@ -32,3 +32,7 @@ cdef class BinanceDecoder(Decoder):
     cdef bint trade_waits
 
     cdef Outcome judge(self, Level* level) noexcept nogil
+    cdef Outcome match_usual(self, const char* payload, Py_ssize_t size) noexcept nogil
+    cdef Outcome accept(
+        self, const char* name, Py_ssize_t name_bytes, int64_t trade_id, int64_t time, bint buyer_is_maker
+    ) noexcept nogil

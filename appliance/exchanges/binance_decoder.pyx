@@ -10,6 +10,7 @@ from libc.string cimport memcmp
 from appliance.exchanges.decoder cimport MALFORMED, OTHER, TRADES, UNKNOWN_SYMBOL, WRONG_VENUE
 from appliance.exchanges.instruments cimport NAME_BYTES_MAX
 from appliance.exchanges.json_cursor cimport FALSE_, JsonCursor, OBJECT, STRING, TRUE_
+from appliance.exchanges.usual_frame cimport UsualTrade, match_usual_trade
 from appliance.trade cimport SIDE_BUY, SIDE_SELL
 
 cdef enum:
@@ -121,12 +122,16 @@ cdef class BinanceDecoder(Decoder):
 
     def __cinit__(self):
         if not self.index.usable():
-            raise MemoryError
+            raise RuntimeError("simdjson cannot be used: no memory, or no code for this processor")
 
     cdef Outcome start(self, const char* payload, Py_ssize_t size, Py_ssize_t readable) noexcept nogil:
         cdef JsonCursor cursor
         cdef Token value
+        cdef Outcome usual
         self.trade_waits = False
+        usual = self.match_usual(payload, size)
+        if usual != OTHER:
+            return usual
         if not self.index.build(payload, size):
             return MALFORMED
         cursor = JsonCursor(self.index, payload, size)
@@ -153,7 +158,7 @@ cdef class BinanceDecoder(Decoder):
         cdef char name_room[NAME_BYTES_MAX]
         cdef const char* name = symbol.text
         cdef Py_ssize_t name_bytes = symbol.size
-        cdef int64_t time = 0
+        cdef int64_t trade_id
 
         if not has(level, c"e") or kind.kind != STRING or not is_trade(kind):
             return OTHER
@@ -165,10 +170,34 @@ cdef class BinanceDecoder(Decoder):
             return MALFORMED
         if buyer_is_maker.kind != TRUE_ and buyer_is_maker.kind != FALSE_:
             return MALFORMED
-        trade.trade_id = JsonCursor.whole_number(level.values[c"t"])
-        time = JsonCursor.whole_number(level.values[c"T"])
-        if trade.trade_id < 0:
+        trade_id = JsonCursor.whole_number(level.values[c"t"])
+        if trade_id < 0:
             return MALFORMED
+        if symbol.escaped:
+            name = name_room
+            name_bytes = JsonCursor.unescape(symbol[0], name_room, NAME_BYTES_MAX)
+        trade.px = px.text
+        trade.px_bytes = <int32_t>px.size
+        trade.sz = sz.text
+        trade.sz_bytes = <int32_t>sz.size
+        return self.accept(name, name_bytes, trade_id, JsonCursor.whole_number(level.values[c"T"]), buyer_is_maker.kind == TRUE_)
+
+    cdef Outcome match_usual(self, const char* payload, Py_ssize_t size) noexcept nogil:
+        """Take the frame if it is spelled as nearly all are. OTHER: it is not, the parser must say what it is."""
+        cdef UsualTrade usual
+        if not match_usual_trade(payload, size, &usual):
+            return OTHER
+        self.trade.px = usual.px
+        self.trade.px_bytes = <int32_t>usual.px_bytes
+        self.trade.sz = usual.sz
+        self.trade.sz_bytes = <int32_t>usual.sz_bytes
+        return self.accept(usual.symbol, usual.symbol_bytes, usual.trade_id, usual.time, usual.buyer_is_maker)
+
+    cdef Outcome accept(
+        self, const char* name, Py_ssize_t name_bytes, int64_t trade_id, int64_t time, bint buyer_is_maker
+    ) noexcept nogil:
+        """A well-formed trade, whose price and size stand in `trade` already."""
+        cdef TradeFields* trade = &self.trade
         if OLDEST_MS <= time < NEWEST_MS:
             trade.exchange_ts_ms = time
             trade.exchange_ts_ns = 0
@@ -177,23 +206,15 @@ cdef class BinanceDecoder(Decoder):
             trade.exchange_ts_ns = time * 1000
         else:
             return MALFORMED
-
-        if symbol.escaped:
-            name = name_room
-            name_bytes = JsonCursor.unescape(symbol[0], name_room, NAME_BYTES_MAX)
         trade.instrument = self.instruments.lookup(name, name_bytes) if name_bytes > 0 else -1
         if trade.instrument < 0:
             return UNKNOWN_SYMBOL
-        trade.sequence_id = trade.trade_id
-        trade.px = px.text
-        trade.px_bytes = <int32_t>px.size
-        trade.sz = sz.text
-        trade.sz_bytes = <int32_t>sz.size
+        trade.sequence_id = trade.trade_id = trade_id
         trade.tail = NULL
         trade.tail_bytes = 0
         trade.era = 0
         # The buyer's order was waiting in the book: the aggressor sold.
-        trade.side = SIDE_SELL if buyer_is_maker.kind == TRUE_ else SIDE_BUY
+        trade.side = SIDE_SELL if buyer_is_maker else SIDE_BUY
         self.trade_waits = True
         return TRADES
 

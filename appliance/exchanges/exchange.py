@@ -63,8 +63,6 @@ class Rules:
     messages_per_s: int
     """Frames from us on one connection, pongs included."""
     weight_per_minute: int
-    streams: int
-    """Subscriptions on one connection."""
 
 
 @dataclass(frozen=True, slots=True)

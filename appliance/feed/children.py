@@ -65,6 +65,9 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
             return await self._process.wait()
+        finally:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
 
 
 def _environment() -> dict[str, str]:

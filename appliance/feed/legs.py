@@ -20,6 +20,7 @@ RETIRE_S = 3.0  # for what is still under way to a leg that was replaced
 WATCH_S = 60.0
 # A leg that brings nothing while another brings this much in the same time is mute, whatever its pings say (T6).
 MUTE_TRADES = 100
+SILENT_S = 300.0  # a chunk of the least traded symbols can be quiet for minutes
 
 Sleep = Callable[[float], Awaitable[None]]
 Connect = Callable[[int, Sequence[str]], Connection]
@@ -170,7 +171,8 @@ class Legs:
         return list(chain.from_iterable(leg.connections for leg in self._legs))
 
     async def _watch(self) -> None:
-        """Replace a leg that has gone mute. A chunk that is quiet on all legs proves nothing (T33)."""
+        """Replace a leg that has gone mute. A chunk that is quiet on all legs proves nothing (T33), but is told in the end (T5)."""
+        silent_s = 0.0
         while True:
             before = {connection: connection.trades for connection in self.connections if connection.subscribed.is_set()}
             await self.sleep(WATCH_S)
@@ -179,3 +181,11 @@ class Legs:
             for connection, trades in grown.items():
                 if trades == 0 and most >= MUTE_TRADES:
                     connection.end(f"mute: no trade in {WATCH_S:.0f} s while another leg brought {most}")
+            silent_s = silent_s + WATCH_S if grown and most == 0 else 0.0
+            if silent_s >= SILENT_S:
+                self.log.bind(event="silent").error(
+                    f"{len(self.streams)} streams are subscribed and no trade came on any leg for {silent_s:.0f} s: "
+                    "a quiet market, or the exchange has moved its streams"
+                )
+                self.tell("silent", silent_ms=round(silent_s * 1_000))
+                silent_s = 0.0

@@ -46,13 +46,15 @@ class Ask(TypedDict):
 class Rest:
     """The exchange's REST interface: questions out, facts or a Refusal back. Never raises for what the exchange does."""
 
-    def __init__(self, exchange: Exchange, rest_url: str, ca_file: Path | None) -> None:
+    def __init__(
+        self, exchange: Exchange, rest_url: str, ca_file: Path | None, *, connect_s: float = CONNECT_S, silence_s: float = SILENCE_S
+    ) -> None:
         self._exchange = exchange
         self._rest_url = rest_url.rstrip("/")
         self._host = urlsplit(rest_url).hostname or rest_url
         self._client = httpx.AsyncClient(
             verify=tls.trust(ca_file),
-            timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S),
+            timeout=httpx.Timeout(silence_s, connect=connect_s),
             headers={"user-agent": "mdc-appliance"},
             trust_env=False,  # a proxy out of the environment would carry one half of the feed
         )

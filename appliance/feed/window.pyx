@@ -438,10 +438,10 @@ cdef class Window:
             state["baseline"] = None
             return json.dumps(state, ensure_ascii=False, separators=(",", ":")).encode()
         holes = &self.hole_lists[instrument * HOLES_MAX]
-        window = 0
+        window, bit = 0, <object>1  # Python integers: the window is wider than any of C
         for trade_id in range(max(sequence.highest - WINDOW_IDS + 1, sequence.baseline), sequence.highest + 1):
             if was_seen(sequence, trade_id):
-                window |= 1 << (sequence.highest - trade_id)
+                window |= bit << (sequence.highest - trade_id)
         state["baseline"] = sequence.baseline
         state["highest"] = sequence.highest
         state["highest_ts_ms"] = sequence.highest_ts_ms

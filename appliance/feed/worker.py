@@ -35,6 +35,11 @@ class RestWorker:
         self._child: Child | None = None
         self._asking = asyncio.Lock()
 
+    @property
+    def pid(self) -> int | None:
+        """Of the process that runs now; None before the first question."""
+        return self._child.pid if self._child is not None else None
+
     async def symbols(self, include: Sequence[str], exclude: Sequence[str]) -> Listing | Refusal:
         """What the exchange lists, or why there is no answer."""
         answer = await self._ask({"ask": "symbols", "include": list(include), "exclude": list(exclude)})

@@ -30,9 +30,9 @@ cdef class Flusher:
     # Words between the threads:
     cdef uint64_t turn_at           # the block at which a new segment begins; 0: none wanted
     cdef uint64_t stopping
-    cdef uint64_t hole_from         # sequences that the journal lost, to be recorded by the writer
-    cdef uint64_t hole_to
-    cdef uint64_t holes             # published ever
+    cdef uint64_t hole_from[64]     # sequences that the journal lost, to be recorded by the writer
+    cdef uint64_t hole_to[64]
+    cdef uint64_t holes             # published ever; the next goes to holes % 64
     cdef uint64_t holes_taken
 
     cdef void run(self) noexcept nogil
@@ -44,7 +44,8 @@ cdef class Flusher:
     cdef void unlink_prepared(self) noexcept nogil
     cdef void prepare(self) noexcept nogil
     cdef bint fail(self) noexcept nogil
+    cdef void mark(self) noexcept nogil
+    cdef void publish_hole(self, uint64_t first, uint64_t last) noexcept nogil
     cdef bint overtaken(self, uint64_t position) noexcept nogil
     cdef uint64_t sequence_before(self, uint64_t position) noexcept nogil
-    cdef uint64_t first_sequence_of(self, uint64_t position) noexcept nogil
     cdef void wait(self) noexcept nogil

@@ -2,15 +2,23 @@
 import os
 import threading
 
-from libc.errno cimport EINTR, EIO, errno
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.errno cimport EINTR, EIO, ENOSPC, errno
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy, memset
 from posix.fcntl cimport O_CLOEXEC, O_CREAT, O_RDWR, O_TRUNC
 from posix.unistd cimport close, fdatasync, fsync, ftruncate, pwrite, read, write
 
 from appliance.clock cimport monotonic_ns, now_ns
-from appliance.ring.atomics cimport add, fence_acquire, load_acquire, load_relaxed, store_relaxed, store_release
+from appliance.ring.atomics cimport (
+    add,
+    fence_acquire,
+    fence_release,
+    load_acquire,
+    load_relaxed,
+    store_relaxed,
+    store_release,
+)
 from appliance.ring.crc32c cimport crc32c
 from appliance.ring.layout cimport (
     BLOCK_BYTES,
@@ -24,10 +32,12 @@ from appliance.ring.layout cimport (
     FORMAT_VERSION,
     JOURNAL_HEADER_BYTES,
     PADDING,
+    RECORD_HEADER_BYTES,
     JournalHeader,
     Meta,
     RecordHeader,
     align_up,
+    block_end,
     observe,
 )
 from appliance.ring.mapping cimport Mapping
@@ -64,6 +74,7 @@ cdef extern from "<cerrno>" nogil:
 cdef enum:
     SPAN_BYTES_MAX = 4 << 20         # one pwrite; small, so that an overtaken span is noticed early
     NAME_BYTES = 512
+    HOLES_MAX = 64                   # not yet taken by the writer; a turn of its loop takes one
     RETRY_NS = 1_000_000_000         # after a disk error
 
 
@@ -129,8 +140,8 @@ cdef class Flusher:
         """(first, last) sequence that the journal lost, once, for the record that says so; None mostly."""
         if load_acquire(&self.holes) == self.holes_taken:
             return None
-        hole = (self.hole_from, self.hole_to)
-        store_release(&self.holes_taken, self.holes)
+        hole = (self.hole_from[self.holes_taken % HOLES_MAX], self.hole_to[self.holes_taken % HOLES_MAX])
+        store_release(&self.holes_taken, self.holes_taken + 1)
         return hole
 
     @property
@@ -165,9 +176,12 @@ cdef class Flusher:
     cdef void run(self) noexcept nogil:
         cdef bint stopping, clean
         cdef uint64_t before
+        self.mark()
         while True:
             # Before the flush: what was committed before `stop` was called is then covered by it.
             stopping = load_acquire(&self.stopping)
+            if stopping:
+                self.retry_at_ns = 0  # the last try: at once
             before = self.flushed
             clean = self.flush_once()
             if stopping and (not clean or self.flushed == load_acquire(&self.meta.committed)):
@@ -206,7 +220,7 @@ cdef class Flusher:
         # Acquire: pairs with the release in Writer.commit.
         cdef uint64_t target = load_acquire(&self.meta.committed)
         cdef int64_t started
-        cdef uint64_t marks
+        cdef uint64_t sequence = self.flushed_sequence
         if self.retry_at_ns:
             if monotonic_ns() < self.retry_at_ns:
                 return False
@@ -227,6 +241,11 @@ cdef class Flusher:
             if not self.write_span(self.written, target):
                 return self.fail()
             self.written = target
+        if self.written > self.flushed:
+            sequence = self.sequence_before(self.written)
+            if self.overtaken((self.written - 1) & ~<uint64_t>(BLOCK_BYTES - 1)):
+                set_errno(0)
+                return self.fail()
         started = monotonic_ns()
         if fdatasync(self.segment) != 0:
             return self.fail()
@@ -234,16 +253,32 @@ cdef class Flusher:
         add(&self.meta.flusher_counters[<int>F_FLUSHES], 1)
         add(&self.meta.flusher_counters[<int>F_BYTES], self.written - self.flushed)
         self.retry_at_ns = 0
-        self.flushed_sequence = self.sequence_before(self.written)
+        self.flushed_sequence = sequence
         self.flushed = self.written
-        marks = self.meta.flush_marks_count
-        store_relaxed(&self.meta.flush_marks[marks % FLUSH_MARKS].position, self.flushed)
-        store_relaxed(<uint64_t*>&self.meta.flush_marks[marks % FLUSH_MARKS].time_ns, <uint64_t>now_ns())
-        store_release(&self.meta.flush_marks_count, marks + 1)
+        self.mark()
         store_release(&self.meta.flushed_sequence, self.flushed_sequence)
         # Release: pairs with the acquire in Writer.room and in readers; the bytes are on disk.
         store_release(&self.meta.flushed, self.flushed)
         return True
+
+    cdef void mark(self) noexcept nogil:
+        """Remember that all before `flushed` is on disk now; the first mark of a start says it of what was found there."""
+        cdef uint64_t count = self.meta.flush_marks_count
+        # Pairs with the acquire fence in RingReader.persist_ns: who sees the new mark sees the count before it.
+        fence_release()
+        store_relaxed(&self.meta.flush_marks[count % FLUSH_MARKS].position, self.flushed)
+        store_relaxed(<uint64_t*>&self.meta.flush_marks[count % FLUSH_MARKS].time_ns, <uint64_t>now_ns())
+        store_release(&self.meta.flush_marks_count, count + 1)
+
+    cdef void publish_hole(self, uint64_t first, uint64_t last) noexcept nogil:
+        """Have the writer record that the journal lost these sequences. Where none takes them, the last one grows."""
+        cdef uint64_t next = self.holes
+        if next - load_acquire(&self.holes_taken) == HOLES_MAX:
+            store_relaxed(&self.hole_to[(next - 1) % HOLES_MAX], last)
+            return
+        self.hole_from[next % HOLES_MAX] = first
+        self.hole_to[next % HOLES_MAX] = last
+        store_release(&self.holes, next + 1)
 
     cdef bint overtaken(self, uint64_t position) noexcept nogil:
         """Whether the writer may have overwritten `position`; possible in mode lossy only."""
@@ -284,8 +319,8 @@ cdef class Flusher:
             store_relaxed(&self.meta.flusher_counters[<int>F_LAST_ERRNO], <uint64_t>why)
             self.retry_at_ns = monotonic_ns() + RETRY_NS
         if self.segment >= 0:
-            if self.flushed > self.segment_position:
-                ftruncate(self.segment, self.flushed - self.segment_position + JOURNAL_HEADER_BYTES)
+            # Behind a hole that is still to be published `flushed` lies before the segment: it keeps its header only.
+            ftruncate(self.segment, max(self.flushed, self.segment_position) - self.segment_position + JOURNAL_HEADER_BYTES)
             close(self.segment)
             self.segment = -1
         return False
@@ -301,14 +336,21 @@ cdef class Flusher:
         cdef JournalHeader header
         cdef uint64_t claimed = load_acquire(&self.meta.claimed)
         cdef uint64_t start = self.flushed & ~<uint64_t>(BLOCK_BYTES - 1)
-        cdef uint64_t first
+        cdef uint64_t committed = load_acquire(&self.meta.committed)
+        cdef uint64_t first = self.flushed_sequence + 1
         cdef bint hole = claimed > start + self.capacity
+        cdef ssize_t n
         if hole:
             start = (claimed - self.capacity + (self.capacity >> 3) + BLOCK_BYTES - 1) & ~<uint64_t>(BLOCK_BYTES - 1)
-        first = self.first_sequence_of(start)
+            if start >= committed:
+                start = (committed - 1) & ~<uint64_t>(BLOCK_BYTES - 1)
+        # Every block begins with a record; only where the stream ends, that is the one to come.
+        if start < committed:
+            first = (<const RecordHeader*>(self.data + (start & (self.capacity - 1)))).sequence
         if self.overtaken(start):
             set_errno(0)
             return False
+        self.segment_position = self.written = start
         snprintf(hidden, NAME_BYTES, b".%s.next", self.prefix)
         if self.prepared >= 0:
             self.segment = self.prepared
@@ -332,9 +374,11 @@ cdef class Flusher:
         memcpy(header.exchange, self.meta.exchange, 32)
         memcpy(header.host, self.meta.host, 64)
         header.crc32c = crc32c(&header, 168)
-        if pwrite(self.segment, &header, sizeof(JournalHeader), 0) != sizeof(JournalHeader):
+        n = pwrite(self.segment, &header, sizeof(JournalHeader), 0)
+        if n != sizeof(JournalHeader):
+            if n >= 0:
+                set_errno(ENOSPC)
             return False
-        self.segment_position = self.written = start
         if not hole and self.flushed > start:
             if not self.write_span(start, self.flushed):
                 return False
@@ -346,10 +390,9 @@ cdef class Flusher:
             return False
         add(&self.meta.flusher_counters[<int>F_SEGMENTS], 1)
         if hole:
-            self.hole_from = self.flushed_sequence + 1
-            self.hole_to = first - 1
-            store_release(&self.holes, self.holes + 1)
+            self.publish_hole(self.flushed_sequence + 1, first - 1)
             self.flushed = start
+            self.flushed_sequence = first - 1
         return True
 
     cdef int create(self, const char* hidden) noexcept nogil:
@@ -383,26 +426,20 @@ cdef class Flusher:
         close(self.segment)
         self.segment = -1
 
-    cdef uint64_t first_sequence_of(self, uint64_t position) noexcept nogil:
-        """Sequence of the record at the start of the block at `position`, or of the one to come there."""
-        cdef const RecordHeader* header = <const RecordHeader*>(self.data + (position & (self.capacity - 1)))
-        if position < load_acquire(&self.meta.committed):
-            return header.sequence
-        return self.sequence_before(position) + 1
-
     cdef uint64_t sequence_before(self, uint64_t position) noexcept nogil:
-        """Sequence of the last record before `position`, by walking its block."""
+        """Sequence of the last record before `position`, by walking its block; nonsense when that is overtaken meanwhile."""
         cdef uint64_t sequence = self.flushed_sequence
-        cdef uint64_t at
-        cdef const RecordHeader* header
-        if position <= self.meta.first_position:
-            return self.meta.first_sequence - 1
-        at = (position - 1) & ~<uint64_t>(BLOCK_BYTES - 1)
+        cdef uint64_t at = (position - 1) & ~<uint64_t>(BLOCK_BYTES - 1)
+        cdef uint64_t word, length
+        cdef const char* record
         while at < position:
-            header = <const RecordHeader*>(self.data + (at & (self.capacity - 1)))
-            if header.length < 8:
+            record = self.data + (at & (self.capacity - 1))
+            word = load_relaxed(<const uint64_t*>record)
+            length = <uint32_t>word
+            if (word >> 32) & 0xFF == PADDING:
                 break
-            if header.type != PADDING:
-                sequence = header.sequence
-            at += align_up(header.length)
+            if length < RECORD_HEADER_BYTES or length > block_end(at) - at:
+                break
+            sequence = load_relaxed(&(<const RecordHeader*>record).sequence)
+            at += align_up(length)
         return sequence

@@ -49,8 +49,10 @@ class JournalReader:
         self.chunk = chunk
         self.flushed: int | None = None
         self._segments: list[Segment] = []
-        self._current = -1
+        self._current: Segment | None = None
+        self._inode = 0  # of the current segment's file: one that was ended by an error is replaced under its name
         self._reader: SegmentReader | None = None
+        self._expected = 0  # the next sequence; 0: not known
         self.refresh()
 
     @property
@@ -65,46 +67,46 @@ class JournalReader:
 
     def refresh(self) -> None:
         """Look for segments that have come or gone."""
-        here = self._segments[self._current] if self._current >= 0 else None
         self._segments = segments(self.journal_dir, self.exchange, self.chunk)
-        if here is not None:
-            later = [i for i, segment in enumerate(self._segments) if segment.first_sequence >= here.first_sequence]
-            self._current = later[0] if later else len(self._segments) - 1
-        if self._reader is not None:
+        if self._reader is None or self._current is None:
+            return
+        if self._current in self._segments and _inode(self._current.path) not in (0, self._inode):
+            self._continue_in(self._current)
+        else:
             self._bound()
 
     def poll(self, limit: int = 1024) -> list[Record | Lapped | Corrupt]:
         """Up to `limit` items from the cursor on; empty at the end of the newest segment."""
-        if self._reader is None and not self._open(0):
+        if self._reader is None:
             self.refresh()
-            if not self._open(0):
+            if not any(self._open(segment) for segment in self._segments):
                 return []
-        while True:
-            assert self._reader is not None
-            items = self._reader.poll(limit)
-            if items:
-                return items
-            if self._current + 1 >= len(self._segments):
+        assert self._reader is not None
+        while not (items := self._reader.poll(limit)):
+            if self._next() is None:
                 self.refresh()
-                if self._current + 1 >= len(self._segments):
-                    return self._reader.poll(limit)
-            self._open(self._current + 1)
+            if (segment := self._next()) is None:
+                items = self._reader.poll(limit)
+                break
+            if not self._continue_in(segment):
+                self.refresh()
+        return self._checked(items)
 
     def seek_sequence(self, sequence: int) -> None:
         """Go to record `sequence`, to the oldest when it is gone, to the end when it is still to come."""
         self.refresh()
         index = sum(segment.first_sequence <= sequence for segment in self._segments) - 1
-        if self._open(max(index, 0)) and self._reader is not None:
+        if any(self._open(segment) for segment in self._segments[max(index, 0) :]) and self._reader is not None:
             self._reader.seek_sequence(sequence)
 
     def seek_time(self, time_ns: int) -> None:
         """Go to the first record written at or after `time_ns` (UNIX ns)."""
         self.refresh()
-        for index in range(len(self._segments) - 1, -1, -1):
-            if not self._open(index) or self._reader is None:
+        for segment in reversed(self._segments):
+            if not self._open(segment) or self._reader is None:
                 continue
             items = self._reader.poll(1)
-            if index == 0 or (items and isinstance(items[0], Record) and items[0].write_ns < time_ns):
+            if segment is self._segments[0] or (items and isinstance(items[0], Record) and items[0].write_ns < time_ns):
                 self._reader.seek_time(time_ns)
                 return
 
@@ -118,27 +120,62 @@ class JournalReader:
         while items := self.poll():
             yield from items
 
-    def _open(self, index: int) -> bool:
-        if not 0 <= index < len(self._segments):
+    def _next(self) -> Segment | None:
+        """The segment behind the current one."""
+        return next((segment for segment in self._segments if self._current is not None and segment > self._current), None)
+
+    def _open(self, segment: Segment) -> bool:
+        """Go to the begin of a segment; False when it has been deleted by now."""
+        try:
+            inode = _inode(segment.path)
+            reader = SegmentReader(segment.path)
+        except FileNotFoundError:
             return False
         self.close()
-        self._current = index
-        self._reader = SegmentReader(self._segments[index].path)
+        self._current, self._inode, self._reader = segment, inode, reader
+        self._expected = 0
         self._bound()
+        return True
+
+    def _continue_in(self, segment: Segment) -> bool:
+        """Go on in a segment that may repeat the end of what was read: each begins at a block."""
+        assert self._reader is not None
+        position, expected = self._reader.position, self._expected
+        if not self._open(segment):
+            return False
+        if position > self._reader.first_position:
+            self._reader.seek_position(position)
+        self._expected = expected
         return True
 
     def _bound(self) -> None:
         """The next segment's first position ends this one; the newest one ends at `flushed`."""
-        if self._reader is None:
-            return
-        position, expected = self._reader.position, self._reader.next_sequence
-        if self._current + 1 < len(self._segments):
-            end: int | None = first_position(self._segments[self._current + 1].path)
-        else:
-            end = self.flushed
-        if end is None or end > self._reader.first_position:
-            self._reader.bound(end)
-        assert (self._reader.position, self._reader.next_sequence) == (position, expected)
+        assert self._reader is not None
+        following = self._next()
+        try:
+            self._reader.bound(self.flushed if following is None else first_position(following.path))
+        except FileNotFoundError:
+            self._reader.bound(self._reader.position)  # both deleted: the next refresh finds what comes behind them
+
+    def _checked(self, items: list[Record | Lapped | Corrupt]) -> list[Record | Lapped | Corrupt]:
+        """`items`, and what is missing between two segments as Lapped: the journal does not have it."""
+        checked: list[Record | Lapped | Corrupt] = []
+        for item in items:
+            if isinstance(item, Record):
+                if self._expected and item.sequence > self._expected:
+                    checked.append(Lapped(self._expected, item.sequence - 1))
+                self._expected = item.sequence + 1
+            else:
+                self._expected = 0
+            checked.append(item)
+        return checked
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return 0
 
 
 def first_position(path: Path) -> int:
@@ -209,7 +246,7 @@ def _last_record(reader: SegmentReader, flushed: int | None) -> JournalEnd:
                     "move the file away or restore it, then start again"
                 )
             if isinstance(item, Record):
-                sequence, write_ns, epoch = item.sequence, item.write_ns, item.epoch
+                sequence, write_ns, epoch = item.sequence, item.write_ns, max(epoch, item.epoch)
         position = reader.position
     if flushed is not None and reader.bounded:
         position = flushed

@@ -82,7 +82,7 @@ cdef class SegmentReader(StreamReader):
     cdef void seek_where(self, uint64_t wanted, bint by_time) noexcept
     cdef bint load(self) noexcept nogil
     cdef bint ends_here(self) noexcept nogil
-    cdef uint64_t good_block_from(self, uint64_t position, uint64_t end) noexcept nogil
+    cdef bint valid_record_follows(self) noexcept nogil
 
 
 cdef const char* fault(const char* record, uint64_t position, uint64_t available) noexcept nogil

@@ -548,7 +548,9 @@ cdef class SegmentReader(StreamReader):
             return b"length"
         memcpy(header, record, 8)
         if header.type == PADDING:
-            return NULL if header.length == block_end(self.position) - self.position else b"padding"
+            if header.length != block_end(self.position) - self.position:
+                return b"padding"
+            return NULL
         if available < RECORD_HEADER_BYTES:
             return b"length"
         reason = fault(record, self.position, available)
@@ -562,7 +564,7 @@ cdef class SegmentReader(StreamReader):
             # The stream goes on in the next segment: at its next block after a reboot, further on behind a hole.
             return STEP_NOTHING
         if not self.bounded:
-            if self.good_block_from(block_end(self.position), self.limit) >= self.limit:
+            if not self.valid_record_follows():
                 self.open_end = True
                 return STEP_NOTHING
             # Good records follow. Were these bytes just not written yet when we came by?
@@ -575,17 +577,15 @@ cdef class SegmentReader(StreamReader):
         cdef char byte
         return pread(self.fd, &byte, 1, self.position - self.first_position + JOURNAL_HEADER_BYTES) == 0
 
-    cdef uint64_t good_block_from(self, uint64_t position, uint64_t end) noexcept nogil:
-        """The first block from `position` on that begins with a good record; `end` or more when none before `end` does."""
+    cdef bint valid_record_follows(self) noexcept nogil:
+        """Whether a later block begins with a good record: then what lies here was once good as well."""
         cdef uint64_t here = self.position
-        cdef uint64_t found = end
-        self.position = position
-        while self.position < end:
+        cdef bint found = False
+        self.position = block_end(self.position)
+        while self.position < self.limit and not found:
             if not self.load() or self.block_bytes < RECORD_HEADER_BYTES:
                 break
-            if fault(self.block, self.position, self.block_bytes) == NULL:
-                found = self.position
-                break
+            found = fault(self.block, self.position, self.block_bytes) == NULL
             self.position += BLOCK_BYTES
         self.position = here
         self.block_bytes = 0
@@ -609,18 +609,18 @@ cdef class SegmentReader(StreamReader):
     cdef void seek_where(self, uint64_t wanted, bint by_time) noexcept:
         cdef uint64_t low = self.first_position // BLOCK_BYTES
         cdef uint64_t high = max(low, (self.limit + BLOCK_BYTES - 1) // BLOCK_BYTES)
-        cdef uint64_t middle, good
+        cdef uint64_t middle
         cdef uint64_t damaged = 0
         cdef Step step
         cdef const RecordHeader* header = <const RecordHeader*>self.buffer
         self.open_end = False
         while high - low > 1:
             middle = (low + high) // 2
-            good = self.good_block_from(middle * BLOCK_BYTES, high * BLOCK_BYTES)
-            self.position = good
-            if good < high * BLOCK_BYTES and self.look() == NULL and (
-                    <uint64_t>header.write_ns if by_time else header.sequence) < wanted:
-                low = good // BLOCK_BYTES
+            self.position = middle * BLOCK_BYTES
+            self.block_bytes = 0
+            # A block that is damaged, or not written yet, says nothing: it is walked to.
+            if self.look() == NULL and (<uint64_t>header.write_ns if by_time else header.sequence) < wanted:
+                low = middle
             else:
                 high = middle
         self.position = low * BLOCK_BYTES

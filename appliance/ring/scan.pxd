@@ -3,7 +3,6 @@ from libcpp.string cimport string
 from libcpp.unordered_map cimport unordered_map
 from libcpp.vector cimport vector
 
-from appliance.ring.layout cimport RecordHeader
 from appliance.ring.reader cimport StreamReader
 
 cdef struct Run:
@@ -39,3 +38,4 @@ cdef class Scanner:
     cdef const char* judge(self, const char* record) noexcept nogil
     cdef const char* judge_trade(self, const char* payload, const char* end, int64_t write_ns) noexcept nogil
     cdef bint add_id(self, vector[Run]* runs, int64_t id, int64_t write_ns) noexcept nogil
+    cdef object judge_padding(self, StreamReader reader, uint64_t begin, uint64_t end, list items)

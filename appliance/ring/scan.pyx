@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr, memcmp
-from libcpp.string cimport string
 from libcpp.vector cimport vector
 
 from appliance.ring.layout cimport (
@@ -278,7 +277,7 @@ cdef class Scanner:
             runs.insert(runs.begin() + low, run)
         return True
 
-    def judge_padding(self, StreamReader reader, uint64_t begin, uint64_t end, list items):
+    cdef object judge_padding(self, StreamReader reader, uint64_t begin, uint64_t end, list items):
         """Behind its first word padding is zero."""
         raw = reader.raw(begin, end - begin)
         if raw is not None and raw.count(0, 8) != len(raw) - 8:

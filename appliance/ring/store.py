@@ -37,6 +37,7 @@ class Origin:
     how: str  # "new", "ring" (it outlived its writer), "journal" (the ring was gone or unfit)
     last_sequence: int
     epoch: int
+    last_write_ns: int  # 0: unknown
 
 
 class ChunkStore:
@@ -65,10 +66,7 @@ class ChunkStore:
                 f"{error.filename or meta_path}: {error.strerror}; "
                 f"the ring needs {options.capacity_bytes >> 20} MiB in {ring_dir}, the journal {2 * options.segment_bytes >> 20} MiB ahead in {journal_dir}"
             ) from error
-        reader = RingReader(meta_path)
-        last_sequence, last_write_ns = reader.last_sequence, _last_write_ns(reader)
-        reader.close()
-        writer = Writer(meta, data, last_sequence, last_write_ns, journal_dir is not None)
+        writer = Writer(meta, data, origin.last_sequence, origin.last_write_ns, journal_dir is not None)
         flusher = None
         if journal_dir is not None:
             flusher = Flusher(meta, data, journal_dir, name, options.segment_bytes, options.flush_interval_ms, options.sync_writes)
@@ -116,37 +114,30 @@ def _prepare(meta_path: Path, journal_dir: Path | None, exchange: str, chunk: in
     """Leave a ring of the wanted shape at `meta_path` whose cursors are true."""
     ring = _surviving(meta_path)
     try:
-        if ring is not None and journal_dir is not None and ring.capacity != options.capacity_bytes:
-            _save_tail(ring, meta_path, journal_dir, exchange, chunk, options)
         end = journal.recover(journal_dir, exchange, chunk, ring.flushed if ring else None) if journal_dir else None
         if ring is not None and end is not None and ring.ring_id != end.ring_id:
             raise CannotRun(
                 f"{meta_path} and the journal in {journal_dir} belong to different rings ({ring.ring_id[:8]}… and {end.ring_id[:8]}…); "
                 "use the journal directory that this ring was written with, or move the ring's files away"
             )
-        fit = ring is not None and ring.capacity == options.capacity_bytes and (end is None or end.position <= ring.committed)
-        if fit and ring is not None:
-            if end is None:
-                # No journal of this ring here: what the ring still holds is written out first.
-                flushed, sequence = ring.oldest_position, _sequence_at(ring, ring.oldest_position) - 1
-            else:
-                flushed, sequence = min(ring.flushed, end.position), end.sequence
-            if journal_dir is None:
-                flushed, sequence = ring.committed, ring.last_sequence
-            _set(meta_path, "flushed", struct.pack("<QQ", flushed, sequence))
-            _set(meta_path, "journal_dir", (str(journal_dir.resolve()) if journal_dir else "").encode().ljust(3072, b"\0"))
-            return Origin("ring", ring.last_sequence, ring.epoch)
+        if ring is not None and (end is None or end.position <= ring.committed):
+            _set_flushed(ring, meta_path, journal_dir, end)
+            if ring.capacity == options.capacity_bytes:
+                _set(meta_path, "journal_dir", (str(journal_dir.resolve()) if journal_dir else "").encode().ljust(3072, b"\0"))
+                return Origin("ring", ring.last_sequence, ring.epoch, _last_write_ns(ring))
+            if journal_dir is not None:
+                _save_tail(ring, meta_path, journal_dir, options)
+                end = journal.recover(journal_dir, exchange, chunk, ring.flushed)
         last_sequence = end.sequence if end else (ring.last_sequence if ring else 0)
         position = end.position if end else (ring.committed if ring else 0)
         ring_id = bytes.fromhex(end.ring_id if end else ring.ring_id) if (end or ring) else os.urandom(16)
         epoch = max(end.epoch if end else 0, ring.epoch if ring else 0)
-        if ring is not None:
-            _set(meta_path, "replaced", struct.pack("<Q", 1))
+        last_write_ns = end.write_ns if end else (_last_write_ns(ring) if ring else 0)
         _build(meta_path, options.capacity_bytes, new_meta(
             ring_id, exchange, chunk, socket.gethostname(), options.capacity_bytes, (position + BLOCK - 1) // BLOCK * BLOCK,
             last_sequence + 1, time.time_ns(), str(journal_dir.resolve()) if journal_dir else "", epoch,
         ))  # fmt: skip
-        return Origin("journal" if position else "new", last_sequence, epoch)
+        return Origin("journal" if position else "new", last_sequence, epoch, last_write_ns)
     finally:
         if ring is not None:
             ring.close()
@@ -160,15 +151,30 @@ def _surviving(meta_path: Path) -> RingReader | None:
         ring = RingReader(meta_path)
     except (NotARing, FileNotFoundError):
         return None
-    if any(isinstance(item, Corrupt) for item in _newest_block(ring)):
+    if any(isinstance(item, Corrupt) for item in _newest_block(ring)) or ring.position != ring.committed:
         ring.close()
         return None
     return ring
 
 
+def _set_flushed(ring: RingReader, meta_path: Path, journal_dir: Path | None, end: journal.JournalEnd | None) -> None:
+    """Let the flusher go on where the journal really ends: it may have been emptied, cut or exchanged."""
+    if journal_dir is None:
+        flushed, sequence = ring.committed, ring.last_sequence
+    elif end is None:
+        # No journal of this ring here: what the ring still holds is written out first.
+        flushed, sequence = ring.oldest_position, _sequence_at(ring, ring.oldest_position) - 1
+    else:
+        flushed, sequence = end.position, end.sequence
+    if flushed < ring.flushed:
+        _set(meta_path, "flush_marks_count", struct.pack("<Q", 0))  # the marks behind it are no longer true
+    _set(meta_path, "flushed", struct.pack("<QQ", flushed, sequence))
+
+
 def _newest_block(ring: RingReader) -> list[object]:
     """Every item of the block that `committed` lies behind."""
     if ring.committed <= ring.oldest_position:
+        ring.seek_newest()
         return []
     ring.seek_position(max(ring.oldest_position, (ring.committed - 1) // BLOCK * BLOCK))
     return list(ring.poll(BLOCK))
@@ -187,11 +193,10 @@ def _sequence_at(ring: RingReader, position: int) -> int:
     return ring.last_sequence + 1
 
 
-def _save_tail(ring: RingReader, meta_path: Path, journal_dir: Path, exchange: str, chunk: int, options: StoreOptions) -> None:
+def _save_tail(ring: RingReader, meta_path: Path, journal_dir: Path, options: StoreOptions) -> None:
     """Write out what a ring of another shape holds and the journal does not, before it is replaced."""
     if ring.flushed >= ring.committed:
         return
-    journal_dir.mkdir(parents=True, exist_ok=True)
     flusher = Flusher(
         _map(meta_path, False), _map(meta_path.with_suffix(".data"), False), journal_dir, meta_path.stem, options.segment_bytes, 1, False
     )
@@ -203,20 +208,28 @@ def _save_tail(ring: RingReader, meta_path: Path, journal_dir: Path, exchange: s
 def _build(meta_path: Path, capacity_bytes: int, meta: bytes) -> None:
     """Make both files under other names, whole, and give them their names: `.data` first, `.meta` makes it a ring."""
     data_path = meta_path.with_suffix(".data")
-    for path, size, content in ((data_path, capacity_bytes, b""), (meta_path, len(meta), meta)):
-        hidden = path.with_name(f".{path.name}.new")
-        fd = os.open(hidden, os.O_CREAT | os.O_TRUNC | os.O_RDWR | os.O_CLOEXEC, 0o640)
-        try:
-            os.posix_fallocate(fd, 0, size)
-            os.pwrite(fd, content, 0)
-        except OSError as error:
-            hidden.unlink()
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        finally:
-            os.close(fd)
+    hidden = {path: path.with_name(f".{path.name}.new") for path in (data_path, meta_path)}
+    try:
+        for path, size, content in ((data_path, capacity_bytes, b""), (meta_path, len(meta), meta)):
+            _write(hidden[path], size, content)
+    except OSError as error:
+        for made in hidden.values():
+            made.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    if meta_path.exists():
+        _set(meta_path, "replaced", struct.pack("<Q", 1))
     # A crash between the two leaves the old .meta with the new .data: of another size or without valid records.
     for path in (data_path, meta_path):
-        os.rename(path.with_name(f".{path.name}.new"), path)
+        os.rename(hidden[path], path)
+
+
+def _write(path: Path, size: int, content: bytes) -> None:
+    fd = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_RDWR | os.O_CLOEXEC, 0o640)
+    try:
+        os.posix_fallocate(fd, 0, size)
+        os.pwrite(fd, content, 0)
+    finally:
+        os.close(fd)
 
 
 def _set(meta_path: Path, field: str, content: bytes) -> None:

@@ -1,22 +1,20 @@
 """A recording, sent frame by frame as it was recorded."""
 
 import asyncio
-import io
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 from websockets.frames import Frame, Opcode
 
 from appliance.errors import CannotRun, ConfigError
-from appliance.sim.connection import Connection
-from appliance.sim.dialect import PrintedTrade
+from appliance.sim.dialect import Frames, PrintedTrade, Recipient
 
 SLICE_FRAMES = 1_024
 TICK_S = 0.001
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 @dataclass(slots=True)
@@ -38,15 +36,19 @@ class Recording:
         wire = bytearray()
         trades = 0
         try:
-            with path.open("rb") as file:
-                for number, line in enumerate(_lines(file, path), 1):
-                    text = _frame(line, f"{path}:{number}")
-                    wire += Frame(Opcode.TEXT, text).serialize(mask=False)
-                    trades += recording._note(text)
-                    recording.ends.append(len(wire))
-                    recording.trades.append(trades)
+            lines = read_maybe_zstd(path).split(b"\n")
         except OSError as error:
             raise ConfigError(f"--capture {path}: {error.strerror}") from None
+        except ValueError as error:
+            raise ConfigError(f"--capture {path}: {error}") from None
+        for number, line in enumerate(lines, 1):
+            if not (line := line.rstrip(b"\r")):
+                continue
+            text = _frame(line, f"{path}:{number}")
+            wire += Frame(Opcode.TEXT, text).serialize(mask=False)
+            trades += recording._note(text)
+            recording.ends.append(len(wire))
+            recording.trades.append(trades)
         if not recording.ends:
             raise ConfigError(f"--capture {path}: holds no frame")
         recording.data = bytes(wire)
@@ -80,17 +82,17 @@ class CaptureFeed:
         self._frames = len(recording.ends) if count is None else min(count, len(recording.ends))
         self._rate = rate
         self._start_after = start_after
-        self._next: dict[Connection, int] = {}
+        self._next: dict[Recipient, int] = {}
         self._farthest = 0
         self._wake = asyncio.Event()
-        self._began_s: dict[Connection, float] = {}
+        self._began_s: dict[Recipient, float] = {}
         self._rows = {symbol: [rows[trade_id] for trade_id in sorted(rows)] for symbol, rows in recording.printed.items()}
 
-    def changed(self, connection: Connection) -> None:
+    def changed(self, connection: Recipient) -> None:
         self._next.setdefault(connection, 0)
         self._wake.set()
 
-    def left(self, connection: Connection) -> None:
+    def left(self, connection: Recipient) -> None:
         self._next.pop(connection, None)
         self._began_s.pop(connection, None)
         self._wake.set()
@@ -113,7 +115,7 @@ class CaptureFeed:
             "finished": bool(self._next) and all(at == self._frames for at in self._next.values()),
         }
 
-    async def run(self) -> None:
+    async def run(self, frames: Callable[[Hashable], Frames]) -> None:
         while len(self._next) < self._start_after:
             await self._waken()
         while True:
@@ -125,7 +127,7 @@ class CaptureFeed:
                 self._send_slice(connection)
             await asyncio.sleep(0 if self._rate is None else TICK_S)
 
-    def _send_slice(self, connection: Connection) -> None:
+    def _send_slice(self, connection: Recipient) -> None:
         start = self._next[connection]
         end = min(start + SLICE_FRAMES, self._frames)
         if self._rate is not None:
@@ -144,35 +146,21 @@ class CaptureFeed:
 
 
 def read_maybe_zstd(path: Path) -> bytes:
-    """A file's bytes, decompressed if they are zstd. Raises OSError, CannotRun."""
-    with path.open("rb") as file:
-        return _opened(file).read()
-
-
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-
-
-def _opened(file: IO[bytes]) -> IO[bytes]:
-    magic = file.read(len(ZSTD_MAGIC))
-    file.seek(0)
-    if magic != ZSTD_MAGIC:
-        return file
+    """A file's bytes, decompressed if they are zstd by their magic number. Raises OSError, ValueError, CannotRun."""
+    stored = path.read_bytes()
+    if not stored.startswith(ZSTD_MAGIC):
+        return stored
     try:
-        import zstandard  # for recordings alone, and Python has none before 3.14
+        import zstandard  # for recordings alone; Python has none of its own before 3.14
     except ModuleNotFoundError:
         raise CannotRun(
-            f"{file.name} is compressed with zstd, and the package `zstandard` is not installed: pip install zstandard, or unzstd the file"
+            f"{path} is compressed with zstd, and the package `zstandard` is not installed: pip install zstandard, or unzstd the file"
         ) from None
-    return zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-
-
-def _lines(file: IO[bytes], path: Path) -> Iterator[bytes]:
     try:
-        for line in io.BufferedReader(_opened(file)):  # type: ignore[type-var]  # any raw reader will do
-            if line := line.rstrip(b"\r\n"):
-                yield line
-    except ValueError as error:
-        raise ConfigError(f"--capture {path}: {error}") from None
+        # Appended files hold several compressed parts (T26).
+        return zstandard.ZstdDecompressor().stream_reader(stored, read_across_frames=True).read()
+    except zstandard.ZstdError as error:
+        raise ValueError(str(error)) from None
 
 
 def _frame(line: bytes, where: str) -> bytes:

@@ -5,10 +5,10 @@ import contextlib
 import socket
 import struct
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from typing import Protocol, cast
+from typing import cast
 
 import h11
 from websockets.frames import Close, Frame, Opcode
@@ -16,8 +16,8 @@ from websockets.protocol import SEND_EOF, SERVER, State
 from websockets.protocol import Protocol as Websocket
 from websockets.utils import accept_key
 
-from appliance.sim.delivery import Delivery
-from appliance.sim.dialect import Dialect, Reply, Request, Session, Step
+from appliance.sim.delivery import Delivery, End
+from appliance.sim.dialect import Dialect, Feed, Reply, Request, Session, Step
 from appliance.sim.faults import Faults
 
 HEAD_BYTES_MAX = 256 * 1024
@@ -26,7 +26,12 @@ HEAD_BYTES_MAX = 256 * 1024
 UNSENT_HIGH_BYTES = 1024 * 1024
 """Above this a connection does not ask for more. What the kernel's buffers hold comes on top."""
 
-LINGER_S = 5.0
+RESET_AFTER_S = 0.01
+"""A reset throws away what has not left the process, and the frame before it should be cut in its middle."""
+
+HALF_A_HEADER = b"\x81\x7e"
+
+LINGER_S = 10.0
 """So long the client may take to end a closed connection."""
 
 ABORT = struct.pack("ii", 1, 0)
@@ -55,30 +60,21 @@ class Counters:
     """Not sent because a client did not read."""
 
 
-class Audiences(Protocol):
-    """Who is told of connections: the feed."""
-
-    def changed(self, connection: "Connection") -> None:
-        """Opened, or subscribed to something else."""
-
-    def left(self, connection: "Connection") -> None:
-        """Gets nothing any more."""
-
-    def resumed(self) -> None:
-        """A connection that had enough asks for more."""
-
-
 @dataclass(slots=True)
 class Exchange:
     """What all connections share."""
 
     dialect: Dialect
-    feed: Audiences
+    feed: Feed
     faults: Faults
-    hit: Callable[[object, int], bool]
     stats: Callable[[], bytes]
     counters: Counters = field(default_factory=Counters)
     connections: "set[Connection]" = field(default_factory=set)
+    alone: asyncio.Event = field(default_factory=asyncio.Event)
+    """No connection is open."""
+
+    def __post_init__(self) -> None:
+        self.alone.set()
 
 
 class Connection(asyncio.Protocol):
@@ -92,10 +88,10 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._address = ""
         self._message: list[bytes] = []
-        self.session: Session | None = None
-        self.delivery: Delivery
+        self._session: Session | None = None
+        self._delivery: Delivery
+        self._ended = False
         self.writable = True
-        """Asks for more; false above UNSENT_HIGH_BYTES."""
 
     # asyncio.Protocol
 
@@ -105,6 +101,7 @@ class Connection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self._address = str(peer[0]) if peer else ""
         self._exchange.connections.add(self)
+        self._exchange.alone.clear()
 
     def data_received(self, data: bytes) -> None:
         if self._websocket is not None:
@@ -125,6 +122,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._exchange.connections.discard(self)
+        if not self._exchange.connections:
+            self._exchange.alone.set()
         self._leave()
 
     def pause_writing(self) -> None:
@@ -158,8 +157,7 @@ class Connection(asyncio.Protocol):
     def _answer(self, received: h11.Request) -> bool:
         """Answers a request; False when it is left without an answer for ever."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in received.headers}
-        # Targets are ASCII by the standard; a client that sends raw UTF-8 is taken at its word.
-        request = Request(received.method.decode(), received.target.decode("utf-8", "replace"), headers, self._address)
+        request = Request(received.method.decode(), received.target.decode(), headers, self._address)  # h11 lets only ASCII through
         now_s = time.time()
         if headers.get("upgrade", "").lower() == "websocket":
             return self._upgrade(request, now_s)
@@ -192,16 +190,16 @@ class Connection(asyncio.Protocol):
             return False
         if isinstance(session, Reply):
             counters.upgrades_refused += 1
-            self._respond(session)
+            self._respond(replace(session, headers=[*session.headers, ("Connection", "close")]))
             self._transport.close()
             return False
         assert key is not None
         headers = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept_key(key))]
-        # A success response to an upgrade: h11 has its own type of 101.
-        self._transport.write(b"HTTP/1.1 101 Switching Protocols\r\n" + b"".join(f"{n}: {v}\r\n".encode() for n, v in headers) + b"\r\n")
+        if switching := self._http.send(h11.InformationalResponse(status_code=101, headers=headers, reason="Switching Protocols")):
+            self._transport.write(switching)
         exchange = self._exchange
-        self.session = session
-        self.delivery = Delivery(exchange.faults, counters.websockets, now_s, exchange.dialect.garbage, exchange.hit)
+        self._session = session
+        self._delivery = Delivery(exchange.faults, counters.websockets, now_s, exchange.dialect.garbage, exchange.dialect.strikes)
         self._websocket = Websocket(SERVER, state=State.OPEN)
         counters.websockets += 1
         exchange.feed.changed(self)
@@ -212,48 +210,52 @@ class Connection(asyncio.Protocol):
     @property
     def open(self) -> bool:
         """A websocket to which data may be sent."""
-        return self._websocket is not None and self._websocket.state is State.OPEN and not self._transport.is_closing()
+        websocket = self._websocket
+        return websocket is not None and websocket.state is State.OPEN and not self._ended and not self._transport.is_closing()
 
     @property
     def unsent_bytes(self) -> int:
         """Written, and not yet taken by the kernel."""
         return self._transport.get_write_buffer_size()
 
-    def deliver(self, data: bytes, frames: int) -> int:
-        """Send whole frames of the feed; how many were in fact sent. What goes to a client that does not read is dropped with it."""
+    @property
+    def audience(self) -> Hashable | None:
+        return self._session.audience if self._session else None
+
+    def receptive(self, now_s: float) -> bool:
+        return self._delivery.plain or not self._delivery.silent(now_s)
+
+    def deliver(self, data: bytes, frames: int) -> None:
+        """Send whole frames of the feed. A client that does not read is cut off, and what waits for it is dropped and counted."""
         exchange = self._exchange
-        delivered = self.delivery.through(data, frames, time.time()) if not self.delivery.plain else None
+        delivered = self._delivery.through(data, frames, time.time()) if not self._delivery.plain else None
         unsent_bytes = self.unsent_bytes
         if unsent_bytes > exchange.faults.limits.unsent_mb * 1024 * 1024:
             exchange.counters.dropped_slow_bytes += unsent_bytes + len(data)
             self._reset()
-            return 0
+            return
         if delivered is None:
             self._transport.write(data)
         else:
             if delivered.data:
                 self._transport.write(delivered.data)
             data, frames = delivered.data, delivered.frames
-            if delivered.end == "eof":
-                self._transport.close()
-                self._leave()
-            elif delivered.end == "reset":
-                # Later: an abort throws away what has not left the process, and the frame should be cut in its middle.
-                self._leave()
-                asyncio.get_running_loop().call_later(0.01, self._reset)
+            if delivered.end is not None:
+                self._finish(delivered.end)
         exchange.counters.frames_sent += frames
         exchange.counters.bytes_sent += len(data)
-        return frames
 
     def tick(self, now_s: float) -> None:
         """Lets the exchange do what time brings."""
-        if self.session is None or not self.open:
+        if self._session is None or not self.open:
             return
-        for step in self.session.due(now_s):
+        for step in self._session.due(now_s):
             self._send(step)
-        if self.open and not self.delivery.plain and self.delivery.ends(now_s):
-            # A frame that is cut and belongs to no trade: a quiet connection ends too.
-            self.deliver(Frame(Opcode.PONG, b"end").serialize(mask=False), 0)
+        if self.open and (end := self._delivery.end(now_s)) is not None:
+            self._transport.write(HALF_A_HEADER if end == "reset" else b"")
+            self._finish(end)
+        if self.open:
+            self._exchange.feed.changed(self)  # a late request may have subscribed to more
 
     def close(self, code: int, reason: str = "") -> None:
         """Begins the closing handshake."""
@@ -264,7 +266,7 @@ class Connection(asyncio.Protocol):
 
     def _receive(self, data: bytes) -> None:
         assert self._websocket is not None
-        assert self.session is not None
+        assert self._session is not None
         if self._websocket.state is State.CLOSED:
             return
         self._websocket.receive_data(data)
@@ -277,7 +279,7 @@ class Connection(asyncio.Protocol):
             if frame.opcode is Opcode.PONG:
                 self._exchange.counters.pongs_received += 1
             if (message := self._whole(frame)) is not None and self.open:
-                for step in self.session.received(message, time.time()):
+                for step in self._session.received(message, time.time()):
                     self._send(step)
         self._flush()
         if self.open:
@@ -302,6 +304,7 @@ class Connection(asyncio.Protocol):
             closes = self._exchange.counters.closes_sent
             closes[name] = closes.get(name, 0) + 1
             self._websocket.send_close(step.code, step.reason)
+            asyncio.get_running_loop().call_later(LINGER_S, self._transport.abort)
         else:
             if step.opcode is Opcode.PING:
                 self._exchange.counters.pings_sent += 1
@@ -315,18 +318,33 @@ class Connection(asyncio.Protocol):
             if data != SEND_EOF:
                 self._transport.write(data)
                 continue
-            # Half a close: closing a socket with unread pongs in it would reset it, and the client would lose what it has not read.
-            with contextlib.suppress(NotImplementedError, OSError, RuntimeError):
-                if self._transport.can_write_eof():
-                    self._transport.write_eof()
-                else:
-                    self._transport.close()
+            self._end()
         if self._websocket.state is not State.OPEN:
             self._leave()
+
+    def _end(self) -> None:
+        """Ends our side once all is written."""
+        if self._ended or self._transport.is_closing():
+            return
+        self._ended = True
+        # Half a close: closing a socket with unread pongs in it would reset it, and the client would lose what it has not read.
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
             asyncio.get_running_loop().call_later(LINGER_S, self._transport.abort)
+        else:
+            self._transport.close()
+
+    def _finish(self, end: End) -> None:
+        """Ends the connection as no websocket should."""
+        self._leave()
+        if end == "eof":
+            self._end()
+        else:
+            self._ended = True
+            asyncio.get_running_loop().call_later(RESET_AFTER_S, self._reset)
 
     def _leave(self) -> None:
-        if self.session is not None:
+        if self._session is not None:
             self._exchange.feed.left(self)
 
     def _reset(self) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from websockets.frames import Frame, Opcode
 
-from appliance.sim.faults import EVERY, Eof, Faults, Garbage, Kind, Mute, Reset, Stall
+from appliance.sim.faults import EVERY, Eof, Faults, Garbage, Kind, Mute, Reset, Stall, Strikes
 
 End = Literal["reset", "eof"]
 
@@ -38,13 +38,13 @@ class Delivery:
         number: int,
         opened_s: float,
         garbage: Callable[[Kind], Frame],
-        hit: Callable[[object, int], bool],
+        strikes: Strikes,
     ) -> None:
         def here(fault: Mute | Stall | Reset | Eof | Garbage) -> bool:
             return fault.connection in {EVERY, number}
 
         self._opened_s = opened_s
-        self._hit = hit
+        self._strikes = strikes
         self._garbage = garbage
         self._seen = 0
         self._cut = 0
@@ -66,24 +66,24 @@ class Delivery:
         out: list[bytes] = []
         sent = 0
         for frame in split(data):
-            for fault in self._ends:
-                if self._due(fault, now_s) and self._hit(fault, fault.times):
-                    if isinstance(fault, Eof):
-                        return Delivered(b"".join(out), sent, "eof")
-                    return Delivered(b"".join([*out, frame[: len(frame) // 2]]), sent, "reset")
+            if (end := self.end(now_s)) is not None:
+                cut = frame[: len(frame) // 2] if end == "reset" else b""
+                return Delivered(b"".join([*out, cut]), sent, end)
+            silent = self.silent(now_s)
             self._seen += 1
-            if self.silent(now_s):
+            if silent:
                 continue
             sent += 1
             out.extend(self._mix(frame))
         return Delivered(b"".join(out), sent)
 
-    def ends(self, now_s: float) -> bool:
-        """Whether an end is due by time, though no frame comes."""
-        return any(self._due(fault, now_s) for fault in self._ends)
-
-    def _due(self, fault: Reset | Eof, now_s: float) -> bool:
-        return self._seen >= fault.after_frames and now_s - self._opened_s >= fault.after_s
+    def end(self, now_s: float) -> End | None:
+        """How the connection is to be ended now, if it is; that fault has then struck."""
+        for fault in self._ends:
+            due = self._seen >= fault.after_frames and now_s - self._opened_s >= fault.after_s
+            if due and self._strikes.hit(fault, fault.times):
+                return "eof" if isinstance(fault, Eof) else "reset"
+        return None
 
     def _holds(self, stalled: _Stalled, now_s: float) -> bool:
         stall = stalled.stall

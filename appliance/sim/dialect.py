@@ -3,13 +3,14 @@
 One module per exchange implements it; the server, the feeds and the faults know no exchange.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from websockets.frames import Close, Frame
 
-from appliance.sim.faults import Kind
+from appliance.sim.faults import Faults, Kind, Strikes
 
 JSON = "application/json;charset=UTF-8"
 
@@ -56,6 +57,58 @@ class PrintedTrade:
     buyer_is_maker: bool
 
 
+class Feed(Protocol):
+    """Where frames come from, and what is told of the connections that get them."""
+
+    def changed(self, connection: "Recipient") -> None:
+        """Opened, or subscribed to something else."""
+
+    def left(self, connection: "Recipient") -> None:
+        """Gets nothing any more."""
+
+    def resumed(self) -> None:
+        """A connection that had enough asks for more."""
+
+    def stats(self) -> Mapping[str, object]:
+        """What was generated and sent so far."""
+
+    async def run(self, frames: "Callable[[Hashable], Frames]") -> None:
+        """Sends for ever, or until all is sent; `frames` makes the renderer of an audience."""
+
+
+class Recipient(Protocol):
+    """A connection as a feed sees it."""
+
+    @property
+    def audience(self) -> Hashable | None:
+        """What it is subscribed to: equal audiences get equal bytes. None: nothing."""
+
+    @property
+    def writable(self) -> bool:
+        """Asks for more."""
+
+    def receptive(self, now_s: float) -> bool:
+        """Whether anything would get through just now."""
+
+    def deliver(self, data: bytes, frames: int) -> None:
+        """Send so many whole frames."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What the command line asks for, checked."""
+
+    capture: Path | None
+    rate: float | None
+    """Trades (of a recording: frames) a second; None: as fast as they are taken."""
+    count: int | None
+    symbols: int
+    listing: Path | None
+    seed: int
+    start_after: int
+    faults: Faults
+
+
 class Frames(Protocol):
     """Renders the current batch for everyone who wants the same."""
 
@@ -80,7 +133,15 @@ class Session(Protocol):
 
 
 class Dialect(Protocol):
-    """One exchange."""
+    """One exchange. Its module `appliance.sim.<exchange>` has `assemble(setup) -> (dialect, feed)`."""
+
+    @property
+    def strikes(self) -> Strikes:
+        """The faults that have struck."""
+
+    @property
+    def requests(self) -> Mapping[str, int]:
+        """REST requests so far, by path."""
 
     def answer(self, request: Request, now_s: float) -> Reply | None:
         """A REST request's reply; None: it is never answered."""

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What the healthy exchange allows, and how often it pings (protocol/binance.md 2, 7, 8)."""
+    """What the healthy exchange allows, how often it pings and how much it remembers."""
 
     ping_interval_s: float = 20.0
     pong_timeout_s: float = 60.0
@@ -123,7 +123,7 @@ class Shutdown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hole:
-    """Ids withheld from the streams after so many trades; REST has them if fillable. `every` = again and again."""
+    """Synthetic only: ids withheld from the streams after so many trades; REST has them if fillable. `every` = again and again."""
 
     after: int = 1_000
     trades: int = 5
@@ -135,7 +135,7 @@ class Hole:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duplicates:
-    """A connection that joins others first gets the last frames that they already had."""
+    """Synthetic only: a connection that joins others first gets the last frames that they already had."""
 
     frames: int = 100
 
@@ -151,7 +151,7 @@ class Garbage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schema:
-    """Trades with the order ids `b`, `a` of before 2024-06-18, or with a key that nobody knows."""
+    """Synthetic only: trades with the order ids `b`, `a` of before 2024-06-18, or with a key that nobody knows."""
 
     order_ids: bool = False
     extra_key: bool = False
@@ -180,6 +180,21 @@ class Faults:
     def one(self, kind: type[T]) -> T | None:
         """The last of this kind: as on any command line, a later word replaces an earlier one."""
         return next(reversed(self.all(kind)), None)
+
+
+class Strikes:
+    """How often each fault has struck."""
+
+    def __init__(self) -> None:
+        self._hits: dict[int, int] = {}
+
+    def hit(self, fault: object, times: int) -> bool:
+        """Whether it strikes now, which is then counted; `times` = 0: always."""
+        hits = self._hits.get(id(fault), 0)  # two equal faults are two
+        if times and hits >= times:
+            return False
+        self._hits[id(fault)] = hits + 1
+        return True
 
 
 NAMES: dict[str, type[Any]] = {

@@ -12,21 +12,18 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from appliance.errors import CannotRun, ConfigError, MdcError
 from appliance.feed.children import die_with_parent
-from appliance.sim import binance_listing, faults
-from appliance.sim.binance import Binance
-from appliance.sim.binance_listing import Listing
-from appliance.sim.capture import CaptureFeed, Recording, read_maybe_zstd
+from appliance.sim import faults
 from appliance.sim.connection import Connection, Exchange
+from appliance.sim.dialect import Dialect, Feed, Setup
 from appliance.sim.faults import Faults
-from appliance.sim.synthetic import SyntheticFeed
-from appliance.sim.tape import Tape
-from appliance.sim.tls import throw_away
+from appliance.sim.tls import Authority, throw_away
 
 TICK_S = 0.01
 """How often connections are asked what is due: pings, time-outs."""
@@ -36,16 +33,6 @@ FAREWELL_S = 2.0
 
 DEFAULT_RATE = 1_000.0
 EXCHANGES = ("binance",)
-
-
-class Feed(Protocol):
-    """Where frames come from."""
-
-    def changed(self, connection: Connection) -> None: ...
-    def left(self, connection: Connection) -> None: ...
-    def resumed(self) -> None: ...
-    def stats(self) -> Mapping[str, object]: ...
-    async def run(self) -> None: ...
 
 
 def run(
@@ -69,34 +56,29 @@ def run(
         return 0
     if exchange not in EXCHANGES:
         raise ConfigError(f"--exchange {exchange!r}: the local exchange speaks {', '.join(EXCHANGES)}")
+    assemble: Callable[[Setup], tuple[Dialect, Feed]] = import_module(f"appliance.sim.{exchange}").assemble
     asked = faults.parse(fault)
     per_s = _rate(rate, DEFAULT_RATE if capture is None else None)
     if symbols < 1:
         raise ConfigError(f"--symbols {symbols}: expected at least 1")
-    listing = _listing(exchange_info) if exchange_info else None
+    if count is not None and count < 1:
+        raise ConfigError(f"--count {count}: expected at least 1")
+    setup = Setup(
+        capture=capture,
+        rate=per_s,
+        count=count,
+        symbols=symbols,
+        listing=exchange_info,
+        seed=seed,
+        start_after=start_after,
+        faults=asked,
+    )
     with tempfile.TemporaryDirectory(prefix="mdc-sim-") as directory:
         authority = throw_away(directory, asked) if tls else None
 
         async def serve() -> int:
-            made: SyntheticFeed | CaptureFeed
-            tape: Tape | None = None
-            if capture is not None:
-                recording = Recording.load(capture)
-                listed = listing or binance_listing.named(recording.printed)
-                made = CaptureFeed(recording, rate=per_s, count=count, start_after=start_after)
-            else:
-                listed = listing or binance_listing.synthetic(symbols)
-                names = listed.trading()
-                if not names:
-                    raise ConfigError(f"--exchange-info {exchange_info}: lists no spot symbol that trades")
-                tape = Tape(len(names), seed, remember=asked.limits.retained_trades)
-                made = SyntheticFeed(tape, names, rate=per_s, count=count, start_after=start_after, faults=asked)
-            dialect = Binance(listed, made, tape, asked, seed)
-            if isinstance(made, SyntheticFeed):
-                made.frames = dialect.frames
-            server = _Server(dialect, made, asked)
-            context = authority.context if authority else None
-            return await server.serve(host, port, context, authority.ca_file if authority else None)
+            dialect, feed = assemble(setup)
+            return await _Server(dialect, feed, asked).serve(host, port, authority)
 
         return _loop_run(serve())
 
@@ -104,26 +86,27 @@ def run(
 class _Server:
     """Listens, lets time pass for all connections, and says farewell."""
 
-    def __init__(self, dialect: Binance, feed: Feed, asked: Faults) -> None:
+    def __init__(self, dialect: Dialect, feed: Feed, asked: Faults) -> None:
         self._feed = feed
         self._dialect = dialect
-        self._exchange = Exchange(dialect, feed, asked, dialect.hit, self._stats)
+        self._exchange = Exchange(dialect, feed, asked, self._stats)
 
-    async def serve(self, host: str, port: int, context: Any, ca_file: Path | None) -> int:
+    async def serve(self, host: str, port: int, authority: Authority | None) -> int:
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         try:
+            context = authority.context if authority else None
             server = await loop.create_server(lambda: Connection(self._exchange), host, port, ssl=context, backlog=512)
         except OSError as error:
             raise CannotRun(f"cannot listen on {host}:{port}: {error.strerror}") from None
-        secure = "s" if context else ""
+        secure = "s" if authority else ""
         address = f"{host}:{server.sockets[0].getsockname()[1]}"
         ready = {"listening": address, "rest_url": f"http{secure}://{address}", "ws_url": f"ws{secure}://{address}"}
-        print(json.dumps(ready | ({"ca_file": str(ca_file)} if ca_file else {})), flush=True)
+        print(json.dumps(ready | ({"ca_file": str(authority.ca_file)} if authority else {})), flush=True)
         async with asyncio.TaskGroup() as tasks:
-            feeding = tasks.create_task(self._feed.run())
+            feeding = tasks.create_task(self._feed.run(self._dialect.frames))
             ticking = tasks.create_task(self._tick())
             await stop.wait()
             feeding.cancel()
@@ -144,8 +127,7 @@ class _Server:
             connection.close(1001)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FAREWELL_S):
-                while self._exchange.connections:
-                    await asyncio.sleep(TICK_S)
+                await self._exchange.alone.wait()
 
     def _stats(self) -> bytes:
         counters = self._exchange.counters
@@ -179,15 +161,6 @@ def _rate(text: str | None, default: float | None) -> float | None:
     if not 0 < rate < float("inf"):
         raise ConfigError(f"--rate {text!r}: expected a number above 0, or max")
     return rate
-
-
-def _listing(path: Path) -> Listing:
-    try:
-        return binance_listing.recorded(read_maybe_zstd(path))
-    except OSError as error:
-        raise ConfigError(f"--exchange-info {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise ConfigError(f"--exchange-info {path}: {error}") from None
 
 
 def _main(arguments: Sequence[str] | None = None) -> int:

@@ -6,9 +6,8 @@ from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from appliance.sim.connection import Connection
 from appliance.sim.delivery import split
-from appliance.sim.dialect import Frames, PrintedTrade
+from appliance.sim.dialect import Frames, PrintedTrade, Recipient
 from appliance.sim.faults import Duplicates, Faults, Hole
 from appliance.sim.tape import Tape
 
@@ -25,8 +24,10 @@ TICK_S = 0.001
 class _Audience:
     """Connections that get the same bytes."""
 
-    frames: Frames
-    connections: list[Connection] = field(default_factory=list)
+    key: Hashable
+    frames: Frames | None = None
+    """Made when it is first needed."""
+    connections: list[Recipient] = field(default_factory=list)
     recent: deque[bytes] = field(default_factory=deque)
 
 
@@ -56,24 +57,22 @@ class SyntheticFeed:
         self.tape = tape
         self.sent = 0
         """Distinct trades that went to at least one connection."""
-        self.frames: Callable[[Hashable], Frames]
-        """The dialect's renderer; set before `run`."""
         self._index = {name: i for i, name in enumerate(names)}
         self._rate = rate
         self._count = count
         self._start_after = start_after
         self._audiences: dict[Hashable, _Audience] = {}
-        self._of: dict[Connection, Hashable] = {}
+        self._of: dict[Recipient, Hashable] = {}
         self._wake = asyncio.Event()
+        self._frames: Callable[[Hashable], Frames]
         self._duplicates = faults.one(Duplicates)
         self._holes = [_PlannedHole(hole, hole.after) for hole in faults.all(Hole)]
         self._lost: dict[int, list[tuple[int, int]]] = {}
 
     # What connections tell
 
-    def changed(self, connection: Connection) -> None:
-        assert connection.session is not None
-        wanted = connection.session.audience
+    def changed(self, connection: Recipient) -> None:
+        wanted = connection.audience
         if wanted == self._of.get(connection):
             return
         self.left(connection)
@@ -81,7 +80,7 @@ class SyntheticFeed:
             return
         audience = self._audiences.get(wanted)
         if audience is None:
-            audience = self._audiences[wanted] = _Audience(self.frames(wanted))
+            audience = self._audiences[wanted] = _Audience(wanted)
         self._of[connection] = wanted
         if self._duplicates and audience.recent:
             repeated = list(split(b"".join(audience.recent)))[-self._duplicates.frames :]
@@ -89,7 +88,7 @@ class SyntheticFeed:
         audience.connections.append(connection)
         self._wake.set()
 
-    def left(self, connection: Connection) -> None:
+    def left(self, connection: Recipient) -> None:
         if (key := self._of.pop(connection, None)) is not None:
             audience = self._audiences[key]
             audience.connections.remove(connection)
@@ -111,10 +110,7 @@ class SyntheticFeed:
         while end > oldest and tape.trade_us(index, end - 1) > until_us:
             end -= 1
         lost = self._lost.get(index, [])
-        if from_id is None:
-            wanted = range(end - 1, oldest - 1, -1)
-        else:
-            wanted = range(max(oldest, from_id), end)
+        wanted = range(end - 1, oldest - 1, -1) if from_id is None else range(max(oldest, from_id), end)
         rows: list[PrintedTrade] = []
         for trade_id in wanted:
             if len(rows) == limit:
@@ -129,7 +125,8 @@ class SyntheticFeed:
 
     # The loop
 
-    async def run(self) -> None:
+    async def run(self, frames: Callable[[Hashable], Frames]) -> None:
+        self._frames = frames
         while len(self._of) < self._start_after:
             await self._waken()
         if self._rate is None:
@@ -173,11 +170,12 @@ class SyntheticFeed:
         self.tape.print_trades(count, time.time_ns() // 1_000)
         now_s = time.time()
         for audience in list(self._audiences.values()):
-            receptive = [c for c in audience.connections if c.delivery.plain or not c.delivery.silent(now_s)]
-            if not receptive and not audience.recent:
+            # What nobody can get was not sent: it must not be counted as if it had been.
+            if not any(connection.receptive(now_s) for connection in audience.connections):
                 continue
-            data = audience.frames.render()
-            frames = audience.frames.frames
+            renderer = audience.frames = audience.frames or self._frames(audience.key)
+            data = renderer.render()
+            frames = renderer.frames
             if not frames:
                 continue
             for connection in list(audience.connections):

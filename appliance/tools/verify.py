@@ -43,7 +43,7 @@ def report(verdicts: list[Verdict], console: Console) -> None:
     table = Table(show_edge=False, pad_edge=False)
     table.add_column("chunk", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
-    for name in ("sequences", "trades", "segments", "compared", "recorded gaps"):
+    for name in ("sequences", "trades", "compared", "gaps"):
         table.add_column(name, justify="right", no_wrap=True)
     for verdict in verdicts:
         table.add_row(
@@ -51,7 +51,6 @@ def report(verdicts: list[Verdict], console: Console) -> None:
             "good" if verdict.good else "[bold red]BAD[/]",
             f"{verdict.first_sequence:,} to {verdict.last_sequence:,}",
             f"{verdict.trades:,}",
-            f"{verdict.segments:,}",
             f"{verdict.compared_bytes / 2**20:,.0f} MiB",
             f"{verdict.recorded_ids:,} ids" if verdict.recorded_ids else "none",
         )

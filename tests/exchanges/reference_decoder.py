@@ -105,4 +105,3 @@ def trade(event: dict[str, Any], symbols: Container[str]) -> Outcome:
             "tail": "",
         }
     ]
-

@@ -72,7 +72,9 @@ def test_a_symbol_is_taken_when_it_trades_on_the_spot_market(symbol: dict[str, o
 
 def test_names_beyond_ascii_are_taken_and_impossible_ones_left_out() -> None:
     """T19: 币安人生USDT is traded."""
-    symbols: list[dict[str, object]] = [{"symbol": name, "status": "TRADING"} for name in ("币安人生USDT", "1INCHUSDT", "A" * 65, "", "A\nB", 7)]
+    symbols: list[dict[str, object]] = [
+        {"symbol": name, "status": "TRADING"} for name in ("币安人生USDT", "1INCHUSDT", "A" * 65, "", "A\nB", 7)
+    ]
     assert names(info(*symbols)) == ["币安人生USDT", "1INCHUSDT"]
 
 

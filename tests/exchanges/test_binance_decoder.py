@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -151,10 +152,17 @@ def test_what_is_no_trade_is_another_frame(frame):
     ("key", "value"),
     [
         *[(key, value) for key in "pq" for value in ("1", "1.0e5", '"NaN"', '"Infinity"', '""', '"01."', '"01"', '"1."', '".5"', '"-1"')],
-        *[(key, value) for key in "pq" for value in ('" 1"', '"1 "', '"+1"', '"0x1"', '"1e"', '"1e400"', '"1,5"', f'"{"9" * 41}"', '"1\\n"')],
+        *[
+            (key, value)
+            for key in "pq"
+            for value in ('" 1"', '"1 "', '"+1"', '"0x1"', '"1e"', '"1e400"', '"1,5"', f'"{"9" * 41}"', '"1\\n"')
+        ],
         *[(key, value) for key in "pq" for value in ("null", "true", "[]", '{"a":1}', '"１"', '"1\\u0061"')],
         *[("t", value) for value in ('"1"', "1.0", "1e3", "-1", "-0", "01", "9999999999999999999", "null", "true", "[1]", "NaN", "0x1")],
-        *[("T", value) for value in ("0", "1790649901", "4102444800000", "999999999999", "1790649901913123456", '"1790649901913"', "1.79e12")],
+        *[
+            ("T", value)
+            for value in ("0", "1790649901", "4102444800000", "999999999999", "1790649901913123456", '"1790649901913"', "1.79e12")
+        ],
         *[("m", value) for value in ("null", "0", '"true"', "True", "tru", "truee", "[]")],
         *[("s", value) for value in ("null", "7", "[]", '"\\q"', '"\\u12"', '"\\u12g4"', '"a\tb"')],
         *[("stream", value) for value in ("null", "1", "{}")],
@@ -207,7 +215,7 @@ def test_as_many_keys_as_are_allowed_are_a_trade():
     assert check(FRAME.replace(b'"M":true', ",".join(f'"key{number}":0' for number in range(128)).encode())) == "TRADES"
 
 
-@pytest.mark.parametrize("frame", SEEDS, ids=lambda frame: frame.decode()[:50])
+@pytest.mark.parametrize("frame", SEEDS, ids=range(len(SEEDS)))
 def test_a_frame_cut_anywhere_is_not_believed(frame):
     for end in range(len(frame)):
         outcome = check(frame[:end])
@@ -269,7 +277,9 @@ def test_mutated_frames_mean_the_same_to_both(data):
     frame = bytearray(data.draw(st.sampled_from(SEEDS)))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(frame)))
-        piece = data.draw(st.one_of(st.binary(max_size=3), st.sampled_from([*b'"{}[],: \\0e.-', b"null", b"true", b"NaN", b'"e":', b"\\u0065"])))
+        piece = data.draw(
+            st.one_of(st.binary(max_size=3), st.sampled_from([*b'"{}[],: \\0e.-', b"null", b"true", b"NaN", b'"e":', b"\\u0065"]))
+        )
         piece = bytes([piece]) if isinstance(piece, int) else piece
         frame[at : at + data.draw(st.integers(0, 3))] = piece
     check(bytes(frame))
@@ -314,7 +324,9 @@ def test_composed_frames_mean_the_same_to_both(data):
     order = data.draw(st.permutations(sorted(fields)))
     shuffled = {key: fields[key] for key in order}
     envelope = data.draw(
-        st.sampled_from([shuffled, {"stream": "x@trade", "data": shuffled}, {"data": shuffled, "id": 1, "stream": "y"}, {"data": [shuffled]}])
+        st.sampled_from(
+            [shuffled, {"stream": "x@trade", "data": shuffled}, {"data": shuffled, "id": 1, "stream": "y"}, {"data": [shuffled]}]
+        )
     )
     spaces = data.draw(st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", "\t:\r ")]))
     check(json.dumps(envelope, ensure_ascii=data.draw(st.booleans()), separators=spaces).encode())
@@ -322,7 +334,7 @@ def test_composed_frames_mean_the_same_to_both(data):
 
 @pytest.mark.parametrize("instructions", ["fallback", "westmere", "haswell", "icelake", "arm64"])
 def test_every_set_of_instructions_brings_the_same_outcomes(instructions):
-    """simdjson chooses at run time; which sets this machine has is told by the choice itself, others are skipped."""
+    """simdjson chooses at run time; those that this machine does not have are skipped."""
     program = (
         "from tests.exchanges.test_binance_decoder import *\n"
         "for frame in SEEDS:\n"
@@ -338,7 +350,7 @@ def test_every_set_of_instructions_brings_the_same_outcomes(instructions):
         text=True,
         timeout=60,
     )
-    if "MemoryError" in result.stderr:
+    if "simdjson cannot be used" in result.stderr or result.returncode == -signal.SIGILL:
         pytest.skip(f"this machine has no {instructions}")
     assert result.stderr == ""
     assert result.returncode == 0

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from picows import WSCloseCode, WSMsgType
@@ -15,6 +16,7 @@ from appliance.exchanges.exchange import Trouble
 from appliance.feed import tls
 from appliance.feed.connection import Connection, Ending, Pace
 from tests.feed.scripted import Ear, Peer, Server, fact, run, trade, trades
+from tests.local_exchange import local_exchange
 
 PING, PONG = 0x9, 0xA
 STREAMS = ["btcusdt@trade", "ethusdt@trade", "币安人生usdt@trade"]
@@ -316,18 +318,29 @@ def test_a_refused_upgrade_says_why(status: int, headers: dict[str, str], troubl
 
 async def refusal_by(handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any], scheme: str = "ws", pace: Pace = QUICK) -> Any:
     """How a dial ends against a bare TCP server."""
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            await handle(reader, writer)
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+        ended.set()
+
+    ended = asyncio.Event()
+    server = await asyncio.start_server(once, "127.0.0.1", 0)
     try:
         one, _ = connection(f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}", pace=pace)
         return (await one.run()).refusal
     finally:
+        await ended.wait()
         server.close()
+        await server.wait_closed()
 
 
 def test_a_peer_that_hangs_up_during_the_upgrade_is_away() -> None:
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()
-        writer.close()
 
     refusal = run(lambda: refusal_by(hang_up))
     assert refusal.trouble == Trouble.AWAY
@@ -337,7 +350,6 @@ def test_a_peer_that_hangs_up_during_the_upgrade_is_away() -> None:
 def test_a_peer_that_never_answers_the_upgrade_is_given_up() -> None:
     async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
-        writer.close()
 
     refusal = run(lambda: refusal_by(wait, pace=Pace(dial_s=0.3)))
     assert refusal.trouble == Trouble.AWAY
@@ -350,7 +362,6 @@ def test_a_web_page_instead_of_an_upgrade_is_quoted() -> None:
         body = b"<html>Down for maintenance</html>"
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
         await writer.drain()
-        writer.close()
 
     refusal = run(lambda: refusal_by(page))
     assert refusal.trouble == Trouble.AWAY
@@ -362,7 +373,6 @@ def test_plain_text_where_tls_is_expected_is_never_talked_to() -> None:
         await reader.read(10)
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         await writer.drain()
-        writer.close()
 
     refusal = run(lambda: refusal_by(plain, "wss"))
     assert refusal.trouble == Trouble.INSECURE
@@ -416,3 +426,38 @@ def test_garbage_between_trades_costs_none_of_them() -> None:
             assert json.loads(ears[0].heard[-1])["data"]["t"] == 99
 
     run(test)
+
+
+def test_an_encrypted_connection_to_a_trusted_exchange_brings_trades() -> None:
+    with local_exchange("--tls", "--symbols", "1", "--rate", "1000") as exchange:
+        trust = tls.trust(exchange.ca_file)
+        with urlopen(f"{exchange.rest_url}{EXCHANGE.discovery().path}", context=trust) as reply:
+            streams = [EXCHANGE.stream(symbol) for symbol in EXCHANGE.symbols(reply.read())]
+
+        async def test() -> None:
+            one, ears = connection(exchange.ws_url, streams, trust=trust)
+            life = asyncio.create_task(one.run())
+            await one.subscribed.wait()
+            await fact(lambda: ears[0].trades > 10)
+            await one.drain(5.0)
+            assert (await life).reason == "drained"
+
+        run(test)
+
+
+@pytest.mark.parametrize(("fault", "said"), [("tls_expired", "expired"), ("tls_wrong_name", "127.0.0.1"), (None, "127.0.0.1")])
+def test_a_certificate_that_is_not_in_order_is_refused(fault: str | None, said: str) -> None:
+    """Expired; another host's; of an authority that nobody named."""
+    flags = ["--fault", fault] if fault else []
+    with local_exchange("--tls", "--symbols", "5", *flags) as exchange:
+        trust = tls.trust(exchange.ca_file if fault else None)
+
+        async def test() -> Ending:
+            one, _ = connection(exchange.ws_url, trust=trust)
+            return await one.run()
+
+        refusal = run(test).refusal
+        assert refusal is not None
+        assert refusal.trouble == Trouble.INSECURE
+        assert said in refusal.reason
+        assert exchange.stats()["connections"] == 0

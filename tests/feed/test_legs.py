@@ -21,7 +21,7 @@ from tests.feed.scripted import Ear, Peer, Server, fact, run, trade, trades
 
 STREAMS = ["btcusdt@trade", "ethusdt@trade"]
 TRUST = tls.trust(None)
-RULES = Rules(connects=1_000, connects_window_s=300.0, messages_per_s=5, weight_per_minute=6_000, streams=1_024)
+RULES = Rules(connects=1_000, connects_window_s=300.0, messages_per_s=5, weight_per_minute=6_000)
 
 
 class Time:
@@ -175,7 +175,7 @@ def test_a_ban_is_kept_on_file_and_waited_out_by_every_leg_and_by_a_new_process(
 
 
 def test_the_budget_of_connects_is_shared_by_all_legs(tmp_path: Path) -> None:
-    rules = Rules(connects=10, connects_window_s=300.0, messages_per_s=5, weight_per_minute=6_000, streams=1_024)
+    rules = Rules(connects=10, connects_window_s=300.0, messages_per_s=5, weight_per_minute=6_000)
 
     async def test() -> None:
         async with Server() as server:
@@ -269,6 +269,22 @@ def test_a_chunk_that_is_quiet_on_all_legs_is_left_alone(tmp_path: Path) -> None
     run(test)
 
 
+def test_silence_on_all_legs_of_a_subscribed_chunk_is_told_in_the_end(tmp_path: Path) -> None:
+    """T5: acks, lists and pings are fine, and the data is elsewhere."""
+
+    async def test() -> None:
+        async with Server() as server, chunk(server, tmp_path) as (one, _):
+            await fact(lambda: len(one.told("subscribed")) == 2)
+            for _ in range(6):
+                assert one.told("silent") == []
+                one.time.watch.set()
+                await fact(lambda: not one.time.watch.is_set())
+            await fact(lambda: one.told("silent") == [{"silent_ms": 300_000}])
+            assert one.told("lost") == []
+
+    run(test)
+
+
 def test_an_error_of_our_own_in_one_leg_does_not_end_the_other(tmp_path: Path) -> None:
     async def test() -> None:
         async with Server() as server, chunk(server, tmp_path) as (one, life):
@@ -323,5 +339,3 @@ def test_a_drain_takes_what_every_leg_still_has_and_opens_none_again(tmp_path: P
             assert not life.done()  # the watch; the collector ends it
 
     run(test)
-
-

@@ -10,7 +10,7 @@ from appliance.feed.backoff import Backoff
 from appliance.feed.limits import Door, Limits
 from appliance.feed.messages import MessageBudget
 
-RULES = Rules(connects=5, connects_window_s=300.0, messages_per_s=5, weight_per_minute=100, streams=1_024)
+RULES = Rules(connects=5, connects_window_s=300.0, messages_per_s=5, weight_per_minute=100)
 
 
 class Clock:

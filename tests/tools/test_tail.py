@@ -1,7 +1,6 @@
 """`mdc tail`: one line a trade, live, filtered, as JSON; it says what it lost and ends quietly."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -28,7 +27,9 @@ def once(chunk: Chunk, *, filters: list[str] | None = None, as_json: bool = Fals
 def following(chunk: Chunk, start: str = "oldest") -> Iterator[subprocess.Popen[str]]:
     """`mdc tail` in a process of its own, from where the test wants it."""
     program = (
-        "import sys; from pathlib import Path; from appliance.tools import tail; "
+        # A test run in the background ignores SIGINT, and so would its children.
+        "import signal, sys; from pathlib import Path; from appliance.tools import tail; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "
         f"sys.exit(tail.run(rings=Path({str(chunk.ring_dir)!r}), filters=[], poll_ms=1, start={start!r}, "
         "once=False, as_json=True, verbose=True))"
     )
@@ -141,14 +142,13 @@ def test_a_closed_pipe_ends_it_quietly(tmp_path: Path) -> None:
             assert process.stdout is not None
             assert process.stderr is not None
             process.stdout.readline()
-            os.close(process.stdout.fileno())
+            process.stdout.close()
             for trade_id in range(2, 5000):
                 chunk.trade("BTCUSDT", trade_id)
                 if process.poll() is not None:
                     break
             assert process.wait(20) == 0
             assert process.stderr.read() == ""
-            process.stdout = None
 
 
 def test_what_was_lost_is_said_on_stderr_with_the_exact_number(tmp_path: Path) -> None:

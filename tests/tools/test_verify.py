@@ -16,8 +16,9 @@ import pytest
 from appliance.errors import NotARing
 from appliance.ring import examination
 from appliance.ring.layout import BLOCK, JOURNAL_HEADER, RECORD_HEADER, RecordType, crc32c
+from appliance.ring.reader import RingReader
 from appliance.tools import verify
-from tests.streams import DEADLINE_S, ROOMY, Chunk
+from tests.streams import DEADLINE_S, ROOMY, Chunk, until
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +63,10 @@ def records(path: Path) -> list[int]:
             found.append(offset)
         offset += -(-length // 8) * 8
     return found
+
+
+def wait_beyond(ring: RingReader, sequence: int) -> None:
+    until(lambda: ring.committed_sequence > sequence, "the next record")
 
 
 def written(tmp_path: Path, *, trades: int = 1500, segments: int = 2) -> Chunk:
@@ -119,13 +124,16 @@ def test_a_live_ring_is_good_while_it_is_written(tmp_path: Path, capsys: pytest.
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == b"on\n"
+            ring = RingReader(tmp_path / "ring" / "binance_trade_chunk0.meta")
             last = 0
             for _ in range(5):
+                wait_beyond(ring, last)
                 code, (verdict,) = verdicts(tmp_path / "ring", capsys)
                 assert verdict["fault_list"] == []
                 assert code == 0
                 assert verdict["last_sequence"] > last
                 last = verdict["last_sequence"]
+            ring.close()
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait(DEADLINE_S)

@@ -1,0 +1,53 @@
+# Each target sets up what it needs: the first time a minute, later a blink. `make help` lists them.
+PYTHON ?= python3
+INSTALL := @$(PYTHON) scripts/install.py
+RUN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format bench layers wheel clean
+
+help:  ## this list
+	@sed -nE 's/^([a-z]+):.*## /  make \1\t/p' Makefile | expand -t 18
+	@echo "  With another Python: make PYTHON=python3.12 install. Further arguments: make test ARGS='-k ring'."
+
+install:  ## make .venv: the pinned packages, the compiled modules, the commands mdc and mdc-appliance
+	$(INSTALL)
+
+demo:  ## a local exchange, the appliance, a live view; then a count that must come out even
+	$(INSTALL)
+	@$(RUN)/python -m appliance.tools.demo $(ARGS)
+
+test:  ## the tests
+	$(INSTALL) test
+	@$(RUN)/python -m pytest $(ARGS)
+
+lint:  ## style, types, stubs, layers, Cython
+	$(INSTALL) lint test bench
+	$(RUN)/ruff check
+	$(RUN)/ruff format --check
+	$(RUN)/mypy
+	$(RUN)/python -m mypy.stubtest appliance
+	$(RUN)/cython-lint appliance benchmarks
+	$(RUN)/python -m scripts.layers --quiet
+
+format:  ## bring the Python into shape
+	$(INSTALL) lint
+	$(RUN)/ruff check --fix
+	$(RUN)/ruff format
+
+bench:  ## the benchmarks, each a comparison within one run
+	$(INSTALL) bench
+	@$(RUN)/python -m pytest benchmarks $(ARGS)
+
+layers:  ## the picture of the import layers, and the size of each module
+	@$(PYTHON) -m scripts.layers
+
+wheel:  ## dist/*.whl: what an operator installs
+	$(INSTALL)
+	@$(RUN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@ls -sh dist/*.whl
+
+clean:  ## remove what was built, .venv too; no data
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find appliance benchmarks \( -name '*.so' -o -name '*.cpp' \) -delete
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
