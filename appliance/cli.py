@@ -74,8 +74,8 @@ def _positive(seconds: float | None) -> float | None:
     return seconds
 
 
-def _rate(rate: str) -> str:
-    if rate != "max" and not re.fullmatch(r"[1-9]\d*", rate):
+def _rate(rate: str | None) -> str | None:
+    if rate is not None and rate != "max" and not re.fullmatch(r"[1-9]\d*", rate):
         raise typer.BadParameter(f'{rate!r} is neither a whole number of trades per second above 0 nor "max"')
     return rate
 
@@ -217,7 +217,12 @@ def sim(
         Path | None,
         typer.Option("--capture", metavar="FILE", exists=True, dir_okay=False, help="Send these recorded frames to every connection."),
     ] = None,
-    rate: Annotated[str, typer.Option("--rate", metavar="N|max", callback=_rate, help="Trades per second over all symbols.")] = "1000",
+    rate: Annotated[
+        str | None,
+        typer.Option(
+            "--rate", metavar="N|max", callback=_rate, help="Trades per second over all symbols: 1000. Of a recording, frames: max."
+        ),
+    ] = None,
     count: Annotated[int | None, typer.Option("--count", min=1, help="End the stream after so many trades.")] = None,
     symbols: Annotated[int, typer.Option("--symbols", min=1, max=100_000, help="Made-up symbols to trade.")] = 500,
     exchange_info: Annotated[
@@ -230,7 +235,12 @@ def sim(
     tls: Annotated[
         bool, typer.Option("--tls", help="https and wss, by a throw-away authority whose certificate is named at the start.")
     ] = False,
-    fault: Annotated[list[str] | None, typer.Option("--fault", metavar="SPEC", help="Misbehave like this. May be repeated.")] = None,
+    fault: Annotated[
+        list[str] | None, typer.Option("--fault", metavar="SPEC", help="Misbehave like this. May be repeated; `help` lists them.")
+    ] = None,
+    start_after: Annotated[
+        int, typer.Option("--start-after", metavar="N", min=1, help="Send nothing before so many connections are subscribed.")
+    ] = 1,
 ) -> None:
     """Play an exchange on this machine: REST and websocket on one port, made-up or recorded trades.
 
@@ -260,6 +270,7 @@ def sim(
             tls=tls,
             fault=fault or [],
             host=host,
+            start_after=start_after,
         )
 
     _leave(work)

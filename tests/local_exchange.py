@@ -1,6 +1,7 @@
 """The local exchange as a process of its own, for tests that need a real exchange over real sockets."""
 
 import json
+import os
 import ssl
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from appliance.feed.children import PARENT_PID
 
 START_S = 15.0
 
@@ -68,7 +71,7 @@ class LocalExchange:
 def local_exchange(*flags: str) -> Iterator[LocalExchange]:
     """`mdc sim` with these flags on a free port, gone at the end: `with local_exchange("--rate", "max") as exchange:`."""
     command = [sys.executable, "-m", "appliance.sim.server", "--exchange", "binance", *flags]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {PARENT_PID: str(os.getpid())})
     assert process.stdout is not None
     try:
         line = process.stdout.readline()

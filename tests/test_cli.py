@@ -94,7 +94,7 @@ def test_sim_gets_its_options(run: Run, verb: Callable[..., dict[str, Any]], tmp
     assert run("mdc", "sim", "--exchange", "binance", *words, "--fault", "a", "--fault", "b:1")[0] == 0
     assert called == {
         "exchange": "binance", "host": "127.0.0.1", "port": 9001, "capture": tmp_path / "frames", "rate": "max", "count": 7, "symbols": 3,
-        "exchange_info": None, "seed": 5, "tls": True, "fault": ["a", "b:1"],
+        "exchange_info": None, "seed": 5, "tls": True, "fault": ["a", "b:1"], "start_after": 1,
     }  # fmt: skip
 
 

@@ -224,4 +224,3 @@ cdef class BinanceDecoder(Decoder):
         trade[0] = self.trade
         self.trade_waits = False
         return True
-

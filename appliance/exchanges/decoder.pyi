@@ -1,5 +1,7 @@
 from enum import IntEnum
 
+from typing_extensions import disjoint_base
+
 from appliance.exchanges.instruments import Instruments
 
 class Outcome(IntEnum):
@@ -9,6 +11,7 @@ class Outcome(IntEnum):
     UNKNOWN_SYMBOL = 3
     WRONG_VENUE = 4
 
+@disjoint_base
 class Decoder:
     @property
     def instruments(self) -> Instruments: ...

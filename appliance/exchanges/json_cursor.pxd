@@ -33,9 +33,12 @@ cdef extern from "appliance/exchanges/json_cursor.hpp" namespace "mdc" nogil:
 
         @staticmethod
         ptrdiff_t exponent_digits(const char* at, const char* end) noexcept
+
         @staticmethod
         int64_t whole_number(const Token& token) noexcept
+
         @staticmethod
         bool same(const Token& one, const Token& other) noexcept
+
         @staticmethod
         ptrdiff_t unescape(const Token& string, char* out, ptrdiff_t room) noexcept

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from typing import Self
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PARENT_PID = "MDC_PARENT_PID"  # who started a child, told to it in its environment
 
 
 def die_with_parent() -> None:
     """In a child: be killed when the process that started us ends, however it ends. Call it first of all."""
-    parent = os.getppid()
+    # Asked now, the kernel might already name another: a parent killed while we were still loading.
+    parent = int(os.environ.pop(PARENT_PID, None) or os.getppid())
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:  # it ended before the kernel knew of our wish
@@ -71,5 +73,6 @@ class Child:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, without what lets a process speak to systemd in our name."""
-    return {name: value for name, value in os.environ.items() if name not in {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}}
+    """Ours, without what lets a process speak to systemd in our name, and with our pid."""
+    ours = {name: value for name, value in os.environ.items() if name not in {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}}
+    return ours | {PARENT_PID: str(os.getpid())}

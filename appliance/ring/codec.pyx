@@ -5,15 +5,21 @@ from libc.string cimport memcpy
 from appliance.trade cimport SIDE_SELL
 
 cdef enum:
-    MS_DIGITS = 13                   # of a UNIX time in ms from 2001 to 2286
+    MS_NS = 1_000_000
+    MS_DIGITS = 13                   # of a UNIX time in ms from 2001 to 2262, where nanoseconds end
 
 cdef int64_t MS_LEAST = 1_000_000_000_000
-cdef int64_t MS_MOST = 9_999_999_999_999
 
+cdef extern from *:
+    int __builtin_clzll(unsigned long long number) noexcept nogil
+
+cdef uint64_t[20] POWERS             # of ten
 cdef char[200] PAIRS                 # "00" to "99"
 for _pair in range(100):
     PAIRS[2 * _pair] = 48 + _pair // 10
     PAIRS[2 * _pair + 1] = 48 + _pair % 10
+for _power in range(20):
+    POWERS[_power] = 10 ** _power
 
 
 cdef inline char* put(char* out, const char* text, Py_ssize_t size) noexcept nogil:
@@ -34,32 +40,41 @@ cdef inline void put_digits(char* end, uint64_t number, int digits) noexcept nog
         (end - 1)[0] = <char>(c"0" + number % 10)
 
 
+cdef inline int digits_of(uint64_t number) noexcept nogil:
+    """How many decimal digits it has."""
+    cdef int floor = (64 - __builtin_clzll(number | 1)) * 1233 >> 12  # of log10
+    return floor + (number >= POWERS[floor] or number == 0)
+
+
 cdef inline char* put_int(char* out, int64_t number) noexcept nogil:
     cdef uint64_t magnitude = <uint64_t>number
-    cdef uint64_t limit = 10
-    cdef int digits = 1
+    cdef int digits
     if number < 0:
         out[0] = c"-"
         out += 1
         magnitude = 0 - magnitude
-    while digits < 19 and magnitude >= limit:
-        digits += 1
-        limit *= 10
+    digits = digits_of(magnitude)
     put_digits(out + digits, magnitude, digits)
     return out + digits
 
 
-cdef inline char* put_ms(char* out, int64_t time_ns) noexcept nogil:
-    """A time of ours in ms. Nearly all have 13 digits, whose number need not be found out."""
-    cdef int64_t time_ms = time_ns // 1_000_000
-    if MS_LEAST <= time_ms <= MS_MOST:
-        put_digits(out + MS_DIGITS, <uint64_t>time_ms, MS_DIGITS)
-        return out + MS_DIGITS
-    return put_int(out, time_ms)
-
-
 cdef class TradeEncoder:
     """Trades as JSON. One thread; `stamp` belongs to the `encode` just before it."""
+
+    def __cinit__(self):
+        self.ms_begins_ns = MS_LEAST * MS_NS
+        put_digits(self.ms_digits + MS_DIGITS, <uint64_t>MS_LEAST, MS_DIGITS)
+
+    cdef inline char* put_ms(self, char* out, int64_t time_ns) noexcept nogil:
+        """A time of ours in ms. Most lie in the millisecond of the one before, whose digits are at hand."""
+        cdef int64_t time_ms
+        if <uint64_t>(time_ns - self.ms_begins_ns) >= MS_NS:
+            time_ms = time_ns // MS_NS
+            if time_ms < MS_LEAST:
+                return put_int(out, time_ms)
+            put_digits(self.ms_digits + MS_DIGITS, <uint64_t>time_ms, MS_DIGITS)
+            self.ms_begins_ns = time_ms * MS_NS
+        return put(out, self.ms_digits, MS_DIGITS)
 
     cdef Py_ssize_t encode(
         self, const TradeFields* trade, const char* prefix, int32_t prefix_bytes,
@@ -81,11 +96,11 @@ cdef class TradeEncoder:
         self.writer_ts_at = at - out
         at = put(at, b"1000000000000", MS_DIGITS)
         at = put(at, b',"recv_ts_ms":', 14)
-        at = put_ms(at, recv_ns)
+        at = self.put_ms(at, recv_ns)
         at = put(at, b',"parse_ts_ms":', 15)
-        at = put_ms(at, parse_ns)
+        at = self.put_ms(at, parse_ns)
         at = put(at, b',"enqueue_ts_ms":', 17)
-        at = put_ms(at, enqueue_ns)
+        at = self.put_ms(at, enqueue_ns)
         if trade.tail_bytes:
             at = put(at, trade.tail, trade.tail_bytes)
         if trade.exchange_ts_ns:
@@ -99,8 +114,8 @@ cdef class TradeEncoder:
 
     cdef void stamp(self, char* out, int64_t write_ns) noexcept nogil:
         """Fill in when the payload was complete. A clock that stands before 2001 reads as 2001 here, the header has it as it is."""
-        cdef int64_t write_ms = min(max(write_ns // 1_000_000, MS_LEAST), MS_MOST)
-        put_digits(out + self.writer_ts_at + MS_DIGITS, <uint64_t>write_ms, MS_DIGITS)
+        cdef int64_t least_ns = MS_LEAST * MS_NS
+        self.put_ms(out + self.writer_ts_at, max(write_ns, least_ns))
 
     def encoded(
         self, bytes prefix not None, bytes px not None, bytes sz not None, *, bint sells, int64_t trade_id, int64_t exchange_ts_ms,

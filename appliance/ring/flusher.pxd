@@ -25,6 +25,8 @@ cdef class Flusher:
     cdef uint64_t segment_position  # where the open segment begins
     cdef uint64_t written           # bytes before this are in the open segment's file
     cdef uint64_t flushed
+    cdef char* edge                 # one page: what the file has of the page that `written` lies in
+    cdef char* header               # room for a segment's header block
     cdef uint64_t flushed_sequence
     cdef int64_t retry_at_ns
     # Words between the threads:
@@ -38,6 +40,8 @@ cdef class Flusher:
     cdef void run(self) noexcept nogil
     cdef bint flush_once(self) noexcept nogil
     cdef bint write_span(self, uint64_t start, uint64_t end) noexcept nogil
+    cdef bint lost(self, uint64_t position, uint64_t size) noexcept nogil
+    cdef bint write_pages(self, const char* pages, uint64_t position, uint64_t size) noexcept nogil
     cdef bint open_segment(self) noexcept nogil
     cdef void close_segment(self) noexcept nogil
     cdef int create(self, const char* hidden) noexcept nogil

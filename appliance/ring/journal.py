@@ -83,12 +83,12 @@ class JournalReader:
                 return []
         assert self._reader is not None
         while not (items := self._reader.poll(limit)):
-            if self._next() is None:
-                self.refresh()
             if (segment := self._next()) is None:
-                items = self._reader.poll(limit)
-                break
-            if not self._continue_in(segment):
+                self.refresh()
+                # A new segment says where this one ends: further on, perhaps, than it was read.
+                if (items := self._reader.poll(limit)) or self._next() is None:
+                    break
+            elif not self._continue_in(segment):
                 self.refresh()
         return self._checked(items)
 
@@ -196,6 +196,17 @@ class JournalEnd:
     position: int
     sequence: int
     write_ns: int
+
+
+def identity(journal_dir: Path, exchange: str, chunk: int) -> str | None:
+    """The ring_id of a chunk's newest segment; None without segments."""
+    for newest in segments(journal_dir, exchange, chunk)[-1:]:
+        reader = SegmentReader(newest.path)
+        try:
+            return reader.ring_id
+        finally:
+            reader.close()
+    return None
 
 
 def recover(journal_dir: Path, exchange: str, chunk: int, flushed: int | None) -> JournalEnd | None:

@@ -43,7 +43,9 @@ class Origin:
 class ChunkStore:
     """The writer and the flusher of one chunk. The directories' Ownership must be held."""
 
-    def __init__(self, writer: Writer, flusher: Flusher | None, origin: Origin, options: StoreOptions, mappings: tuple[Mapping, Mapping]) -> None:
+    def __init__(
+        self, writer: Writer, flusher: Flusher | None, origin: Origin, options: StoreOptions, mappings: tuple[Mapping, Mapping]
+    ) -> None:
         self.writer = writer
         self.flusher = flusher
         self.origin = origin
@@ -64,7 +66,8 @@ class ChunkStore:
         except OSError as error:
             raise CannotRun(
                 f"{error.filename or meta_path}: {error.strerror}; "
-                f"the ring needs {options.capacity_bytes >> 20} MiB in {ring_dir}, the journal {2 * options.segment_bytes >> 20} MiB ahead in {journal_dir}"
+                f"the ring needs {options.capacity_bytes >> 20} MiB in {ring_dir}, "
+                f"the journal {2 * options.segment_bytes >> 20} MiB ahead in {journal_dir}"
             ) from error
         writer = Writer(meta, data, origin.last_sequence, origin.last_write_ns, journal_dir is not None)
         flusher = None
@@ -114,12 +117,14 @@ def _prepare(meta_path: Path, journal_dir: Path | None, exchange: str, chunk: in
     """Leave a ring of the wanted shape at `meta_path` whose cursors are true."""
     ring = _surviving(meta_path)
     try:
-        end = journal.recover(journal_dir, exchange, chunk, ring.flushed if ring else None) if journal_dir else None
-        if ring is not None and end is not None and ring.ring_id != end.ring_id:
+        theirs = journal.identity(journal_dir, exchange, chunk) if journal_dir else None
+        # Before anything is cut: this ring's cursors say nothing of another one's journal.
+        if ring is not None and theirs is not None and theirs != ring.ring_id:
             raise CannotRun(
-                f"{meta_path} and the journal in {journal_dir} belong to different rings ({ring.ring_id[:8]}… and {end.ring_id[:8]}…); "
+                f"{meta_path} and the journal in {journal_dir} belong to different rings ({ring.ring_id[:8]}… and {theirs[:8]}…); "
                 "use the journal directory that this ring was written with, or move the ring's files away"
             )
+        end = journal.recover(journal_dir, exchange, chunk, ring.flushed if ring else None) if journal_dir else None
         if ring is not None and (end is None or end.position <= ring.committed):
             _set_flushed(ring, meta_path, journal_dir, end)
             if ring.capacity == options.capacity_bytes:
@@ -130,7 +135,8 @@ def _prepare(meta_path: Path, journal_dir: Path | None, exchange: str, chunk: in
                 end = journal.recover(journal_dir, exchange, chunk, ring.flushed)
         last_sequence = end.sequence if end else (ring.last_sequence if ring else 0)
         position = end.position if end else (ring.committed if ring else 0)
-        ring_id = bytes.fromhex(end.ring_id if end else ring.ring_id) if (end or ring) else os.urandom(16)
+        stream = end or ring
+        ring_id = bytes.fromhex(stream.ring_id) if stream else os.urandom(16)
         epoch = max(end.epoch if end else 0, ring.epoch if ring else 0)
         last_write_ns = end.write_ns if end else (_last_write_ns(ring) if ring else 0)
         _build(meta_path, options.capacity_bytes, new_meta(
@@ -202,7 +208,9 @@ def _save_tail(ring: RingReader, meta_path: Path, journal_dir: Path, options: St
     )
     flusher.start()
     if not flusher.stop(timeout_s=60.0):
-        raise CannotRun(f"{journal_dir}: the journal does not take what {meta_path} still holds ({flusher.error_text}); free the disk and start again")
+        raise CannotRun(
+            f"{journal_dir}: the journal does not take what {meta_path} still holds ({flusher.error_text}); free the disk and start again"
+        )
 
 
 def _build(meta_path: Path, capacity_bytes: int, meta: bytes) -> None:
@@ -220,7 +228,7 @@ def _build(meta_path: Path, capacity_bytes: int, meta: bytes) -> None:
         _set(meta_path, "replaced", struct.pack("<Q", 1))
     # A crash between the two leaves the old .meta with the new .data: of another size or without valid records.
     for path in (data_path, meta_path):
-        os.rename(hidden[path], path)
+        hidden[path].rename(path)
 
 
 def _write(path: Path, size: int, content: bytes) -> None:

@@ -154,7 +154,7 @@ def read_maybe_zstd(path: Path) -> bytes:
         import zstandard  # for recordings alone; Python has none of its own before 3.14
     except ModuleNotFoundError:
         raise CannotRun(
-            f"{path} is compressed with zstd, and the package `zstandard` is not installed: pip install zstandard, or unzstd the file"
+            f"{path} is compressed with zstd, which needs the package `zstandard`: pip install 'mdc-appliance[sim]', or unzstd the file"
         ) from None
     try:
         # Appended files hold several compressed parts (T26).

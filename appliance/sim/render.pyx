@@ -2,7 +2,7 @@
 from collections.abc import Sequence
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memmove
 
@@ -59,6 +59,12 @@ cdef inline char* put(char* out, const char* text, int size) noexcept nogil:
     return out + size
 
 
+cdef struct Stamp:
+    int64_t time_us            # whose digits `text` holds: many trades share a moment
+    int32_t text_bytes
+    char[24] text
+
+
 cdef class Renderer:
     """Frames for all connections that want the same: these streams, this wrapping, this time unit. One thread."""
 
@@ -67,6 +73,7 @@ cdef class Renderer:
     cdef char* scratch
     cdef Py_ssize_t scratch_bytes
     cdef Py_ssize_t frame_bytes_max
+    cdef Stamp event, match
     cdef bint combined, microseconds, whole, order_ids, extra_key
     cdef readonly int frames
 
@@ -149,7 +156,7 @@ cdef class Renderer:
     cdef inline char* render_payload(self, char* out, const TapeTrade* trade) noexcept nogil:
         cdef const Template* template = &self.templates[trade.symbol]
         out = put(out, template.text, template.head_bytes)
-        out = self.put_time(out, trade.event_us)
+        out = self.put_time(out, &self.event, trade.event_us)
         out = put(out, template.text + template.head_bytes, template.name_bytes)
         out = put_int(out, <uint64_t>trade.trade_id)
         out = put(out, b',"p":"', 6)
@@ -161,7 +168,7 @@ cdef class Renderer:
             out = put_int(put(out, b',"b":', 5), <uint64_t>trade.trade_id * 3)
             out = put_int(put(out, b',"a":', 5), <uint64_t>trade.trade_id * 3 + 1)
         out = put(out, b',"T":', 5)
-        out = self.put_time(out, trade.trade_us)
+        out = self.put_time(out, &self.match, trade.trade_us)
         if trade.buyer_is_maker:
             out = put(out, b',"m":true,"M":true', 18)
         else:
@@ -170,5 +177,9 @@ cdef class Renderer:
             out = put(out, b',"Z":{"n":[1,"x"]}', 18)
         return put(out, b"}}", 2 if self.combined else 1)
 
-    cdef inline char* put_time(self, char* out, int64_t time_us) noexcept nogil:
-        return put_int(out, <uint64_t>time_us if self.microseconds else <uint64_t>time_us // 1000)
+    cdef inline char* put_time(self, char* out, Stamp* stamp, int64_t time_us) noexcept nogil:
+        if stamp.time_us != time_us:
+            stamp.time_us = time_us
+            time_us = time_us if self.microseconds else time_us // 1000
+            stamp.text_bytes = <int32_t>(put_int(stamp.text, <uint64_t>time_us) - stamp.text)
+        return put(out, stamp.text, stamp.text_bytes)

@@ -6,13 +6,13 @@ one request a connection, while this one must also be slow, silent and wrong.
 
 import argparse
 import asyncio
-import contextlib
 import json
 import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import ExitStack, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -73,8 +73,10 @@ def run(
         start_after=start_after,
         faults=asked,
     )
-    with tempfile.TemporaryDirectory(prefix="mdc-sim-") as directory:
-        authority = throw_away(directory, asked) if tls else None
+    with ExitStack() as stack:
+        authority: Authority | None = None
+        if tls:
+            authority = throw_away(stack.enter_context(tempfile.TemporaryDirectory(prefix="mdc-sim-")), asked)
 
         async def serve() -> int:
             dialect, feed = assemble(setup)
@@ -125,7 +127,7 @@ class _Server:
     async def _say_farewell(self) -> None:
         for connection in list(self._exchange.connections):
             connection.close(1001)
-        with contextlib.suppress(TimeoutError):
+        with suppress(TimeoutError):
             async with asyncio.timeout(FAREWELL_S):
                 await self._exchange.alone.wait()
 

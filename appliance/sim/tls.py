@@ -24,7 +24,9 @@ def throw_away(directory: str, faults: Faults) -> Authority:
     try:
         import trustme
     except ModuleNotFoundError:
-        raise CannotRun("--tls makes its certificate with the package `trustme`, which is not installed: pip install trustme") from None
+        raise CannotRun(
+            "--tls makes its certificate with the package `trustme`, which is not installed: pip install 'mdc-appliance[sim]'"
+        ) from None
     authority = trustme.CA()
     names = ["elsewhere.invalid"] if faults.one(TlsWrongName) else ["localhost", "127.0.0.1", "::1"]
     now = datetime.datetime.now(datetime.UTC)

@@ -192,6 +192,22 @@ def test_a_quiet_connection_whose_peer_answers_pings_is_kept() -> None:
     run(test)
 
 
+def test_a_busy_connection_is_never_pinged() -> None:
+    """T29: our pings count as messages."""
+
+    async def test() -> None:
+        async with Server() as server, living(server.url, pace=QUICK) as (one, ears, _):
+            await one.subscribed.wait()
+            peer = server.peers[0]
+            for number in range(60):
+                peer.send(trade(number))
+                await asyncio.sleep(QUICK.quiet_s / 10)  # the rhythm of the trades
+            await fact(lambda: ears[0].trades == 60)
+            assert peer.of_type(PING) == []
+
+    run(test)
+
+
 def test_a_connection_whose_peer_does_not_answer_a_ping_is_ended() -> None:
     async def test() -> None:
         async with Server() as server:

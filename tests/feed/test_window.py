@@ -198,7 +198,7 @@ TestWindow = WindowAgainstModel.TestCase
 TestWindow.settings = settings(max_examples=300, stateful_step_count=30, deadline=None)
 
 
-def test_each_trade_is_told_apart():
+def test_each_trade_is_told_apart() -> None:
     window = window_of("BTCUSDT")
     assert verdicts(window, [100, 100, 99, 101, 104, 101, 103, 103, 102, 105]) == [
         *("FIRST", "DUPLICATE", "BEFORE_BASELINE", "FIRST", "FIRST", "DUPLICATE", "LATE", "DUPLICATE", "LATE", "FIRST"),
@@ -207,7 +207,7 @@ def test_each_trade_is_told_apart():
     assert (window.missing_ids, window.gaps_open) == (0, 0)
 
 
-def test_a_straggler_within_the_grace_is_no_gap():
+def test_a_straggler_within_the_grace_is_no_gap() -> None:
     """T11."""
     window = window_of("BTCUSDT")
     verdicts(window, [1, 4])
@@ -217,7 +217,7 @@ def test_a_straggler_within_the_grace_is_no_gap():
     assert kinds(window) == [("BASELINE", 1, 1)]
 
 
-def test_a_gap_is_closed_by_its_last_id_in_whatever_order():
+def test_a_gap_is_closed_by_its_last_id_in_whatever_order() -> None:
     window = window_of("BTCUSDT")
     verdicts(window, [10, 20])
     assert window.due(GRACE_NS, GRACE_NS) == 1
@@ -229,18 +229,18 @@ def test_a_gap_is_closed_by_its_last_id_in_whatever_order():
     assert kinds(window) == [("BASELINE", 10, 10), ("HOLE_DUE", 11, 19), ("HOLE_CLOSED", 11, 19)]
 
 
-@pytest.mark.parametrize("other", [{"px": b"2"}, {"sz": b"2"}, {"px": b"1.0"}, {"px": b"11", "sz": b""}])
-def test_a_copy_that_differs_is_told_and_not_committed(other):
+@pytest.mark.parametrize(("px", "sz"), [(b"2", b"1"), (b"1", b"2"), (b"1.0", b"1"), (b"11", b"")])
+def test_a_copy_that_differs_is_told_and_not_committed(px: bytes, sz: bytes) -> None:
     window = window_of("BTCUSDT")
     window.offer(0, 7, px=b"1", sz=b"1")
     window.offer(0, 9, px=b"83034.29000000", sz=b"0.00062000")
-    assert window.offer(0, 7, **{"px": b"1", "sz": b"1"} | other)[0] is Verdict.CONFLICT
+    assert window.offer(0, 7, px=px, sz=sz)[0] is Verdict.CONFLICT
     assert window.offer(0, 9, px=b"83034.29000000", sz=b"0.00062000")[0] is Verdict.DUPLICATE
     assert window.offer(0, 9, px=b"83034.29000000", sz=b"0.00062001")[0] is Verdict.CONFLICT
     assert kinds(window)[1:] == [("COPIES_DIFFER", 7, 7), ("COPIES_DIFFER", 9, 9)]
 
 
-def test_the_fingerprint_of_an_id_does_not_outlive_the_window():
+def test_the_fingerprint_of_an_id_does_not_outlive_the_window() -> None:
     window = window_of("BTCUSDT")
     for trade_id in range(3000):
         assert window.offer(0, trade_id, px=b"%d" % trade_id)[0] is Verdict.FIRST
@@ -250,7 +250,7 @@ def test_the_fingerprint_of_an_id_does_not_outlive_the_window():
     assert window.offer(0, 3000 - 1025, px=b"other")[0] is Verdict.DUPLICATE
 
 
-def test_a_jump_is_one_event_and_its_ids_are_still_welcome():
+def test_a_jump_is_one_event_and_its_ids_are_still_welcome() -> None:
     window = window_of("BTCUSDT")
     assert verdicts(window, [5, 6 + JUMP_IDS, 8 + 2 * JUMP_IDS]) == ["FIRST"] * 3
     assert kinds(window) == [("BASELINE", 5, 5), ("JUMP", 7 + JUMP_IDS, 7 + 2 * JUMP_IDS)]
@@ -260,7 +260,7 @@ def test_a_jump_is_one_event_and_its_ids_are_still_welcome():
     assert (window.gaps_open, window.missing_ids) == (2, 2 * JUMP_IDS - 1)
 
 
-def test_ids_that_begin_again_lose_no_trade():
+def test_ids_that_begin_again_lose_no_trade() -> None:
     """T11: every trade after the restart is first once, under an era of its own, on two legs."""
     window = window_of("BTCUSDT")
     verdicts(window, [*range(5000, 5010), 5012])
@@ -278,7 +278,7 @@ def test_ids_that_begin_again_lose_no_trade():
     assert window.offer(0, 8, exchange_ts_ms=later) == (Verdict.FIRST, 1)
 
 
-def test_ids_that_begin_again_with_losses_open_holes_in_the_new_era():
+def test_ids_that_begin_again_with_losses_open_holes_in_the_new_era() -> None:
     window = window_of("BTCUSDT")
     verdicts(window, [9000])
     judged = [window.offer(0, trade_id, exchange_ts_ms=FIRST_TS_MS + 1)[0].name for trade_id in (12, 10, 15, 11, 14)]
@@ -287,14 +287,14 @@ def test_ids_that_begin_again_with_losses_open_holes_in_the_new_era():
     assert window.missing_ids == 1
 
 
-def test_an_old_copy_is_no_new_era_however_far_below():
+def test_an_old_copy_is_no_new_era_however_far_below() -> None:
     window = window_of("BTCUSDT")
     verdicts(window, [*range(1, 6000)])
     assert verdicts(window, [1, 2, 3, 4, 5]) == ["DUPLICATE"] * 5
     assert [event.kind for event in window.take_events()] == [EventKind.BASELINE]
 
 
-def test_an_era_that_the_old_ids_refute_is_never_used_again():
+def test_an_era_that_the_old_ids_refute_is_never_used_again() -> None:
     window = window_of("BTCUSDT")
     verdicts(window, [9000])
     assert window.offer(0, 1, exchange_ts_ms=FIRST_TS_MS + 1) == (Verdict.FIRST, 1)
@@ -306,7 +306,7 @@ def test_an_era_that_the_old_ids_refute_is_never_used_again():
 
 
 @pytest.mark.parametrize("killed_after", range(1, 12))
-def test_a_new_era_survives_a_restart_at_any_point(killed_after):
+def test_a_new_era_survives_a_restart_at_any_point(killed_after: int) -> None:
     trades = [(9000, 0), (9002, 0), (1, 1), (2, 1), (9003, 2), (3, 3), (4, 3), (5, 3), (7, 3), (6, 3), (9004, 4), (8, 3)]
 
     def offer(window: Window, number: int) -> tuple[Verdict, int]:
@@ -328,7 +328,7 @@ def test_a_new_era_survives_a_restart_at_any_point(killed_after):
     assert state(restored) == state(killed) == state(unbroken)
 
 
-def test_too_many_holes_are_merged_and_counted_and_lose_nothing():
+def test_too_many_holes_are_merged_and_counted_and_lose_nothing() -> None:
     window = window_of("BTCUSDT")
     every_second = list(range(0, 4000, 2))
     assert verdicts(window, every_second) == ["FIRST"] * 2000
@@ -342,7 +342,7 @@ def test_too_many_holes_are_merged_and_counted_and_lose_nothing():
     assert window.missing_ids == sum(last - first + 1 for first, last, _ in window.holes(0))
 
 
-def test_a_merged_gap_is_due_again_as_one():
+def test_a_merged_gap_is_due_again_as_one() -> None:
     window = window_of("BTCUSDT")
     verdicts(window, [0, 100, 200])
     window.due(GRACE_NS, GRACE_NS)
@@ -360,7 +360,7 @@ def test_a_merged_gap_is_due_again_as_one():
     assert window.holes(0)[0] == (1, 99, False)
 
 
-def test_events_beyond_the_queue_are_counted_and_no_gap_is_forgotten():
+def test_events_beyond_the_queue_are_counted_and_no_gap_is_forgotten() -> None:
     names = [f"S{number}" for number in range(400)]
     window = window_of(*names)
     for instrument in range(400):
@@ -380,7 +380,7 @@ def test_events_beyond_the_queue_are_counted_and_no_gap_is_forgotten():
     assert (window.events_waiting, window.events_lost) == (4096, 5000 - 4096)
 
 
-def test_instruments_that_are_added_get_their_state_with_grow():
+def test_instruments_that_are_added_get_their_state_with_grow() -> None:
     window = window_of("BTCUSDT")
     verdicts(window, [5, 7])
     window.instruments.add("ETHUSDT")
@@ -391,7 +391,7 @@ def test_instruments_that_are_added_get_their_state_with_grow():
     assert window.holes(0) == [(6, 6, False)]
 
 
-def test_a_snapshot_is_compact_json_that_names_its_instrument():
+def test_a_snapshot_is_compact_json_that_names_its_instrument() -> None:
     window = window_of("币安人生USDT", "ETHUSDT")
     verdicts(window, [100, 101, 104])
     window.due(GRACE_NS, GRACE_NS)
@@ -410,7 +410,7 @@ def test_a_snapshot_is_compact_json_that_names_its_instrument():
     assert json.loads(window.snapshot(1)) == {"asset": "ETHUSDT", "kind": "Spot", "era": 0, "baseline": None}
 
 
-def test_a_snapshot_in_a_new_process_adds_its_instruments():
+def test_a_snapshot_in_a_new_process_adds_its_instruments() -> None:
     window = window_of("BTCUSDT", "ETHUSDT")
     verdicts(window, [100, 104])
     restored = window_of()
@@ -422,7 +422,7 @@ def test_a_snapshot_in_a_new_process_adds_its_instruments():
     assert restored.missing_ids == 3
 
 
-def test_a_gap_that_closed_before_its_record_was_written_is_told_as_closed():
+def test_a_gap_that_closed_before_its_record_was_written_is_told_as_closed() -> None:
     window = window_of("BTCUSDT")
     for trade_id in (1, 4, 2, 3):
         window.replay(0, trade_id)
@@ -433,7 +433,7 @@ def test_a_gap_that_closed_before_its_record_was_written_is_told_as_closed():
     assert window.gaps_open == 0
 
 
-def test_events_whose_records_were_lost_with_the_process_are_told_after_the_replay():
+def test_events_whose_records_were_lost_with_the_process_are_told_after_the_replay() -> None:
     window = window_of("BTCUSDT")
     for trade_id in (1, 3 + JUMP_IDS):
         window.replay(0, trade_id)

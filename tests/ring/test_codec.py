@@ -10,7 +10,7 @@ from appliance.ring.codec import TradeEncoder
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 TIMES_NS = st.one_of(st.integers(10**18, 9 * 10**18), INT64)
-DIGITS = st.from_regex(r"\A(0|[1-9][0-9]{0,18})(\.[0-9]{1,18})?(e-[0-9])?\Z").map(str.encode)
+DIGITS = st.from_regex(r"\A(0|[1-9][0-9]{0,18})(\.[0-9]{1,17})?(e-[0-9])?\Z").map(str.encode)
 PAYLOAD_BYTES_MAX = 1024
 
 
@@ -20,7 +20,7 @@ def start_of_records(name: str, exchange: str = "BINANCE", kind: str = "Spot") -
     return instruments.start_of_records(0)
 
 
-def test_a_payload_is_the_json_of_the_contract():
+def test_a_payload_is_the_json_of_the_contract() -> None:
     payload = TradeEncoder().encoded(
         start_of_records("BTCUSDT"),
         b"61597.20000000",
@@ -40,7 +40,7 @@ def test_a_payload_is_the_json_of_the_contract():
     )
 
 
-def test_further_fields_stand_behind_the_fixed_ones():
+def test_further_fields_stand_behind_the_fixed_ones() -> None:
     payload = TradeEncoder().encoded(
         start_of_records("BTC-PERPETUAL", "DERIBIT", "Perpetual"),
         b"101872.0",
@@ -74,7 +74,17 @@ def test_further_fields_stand_behind_the_fixed_ones():
     exchange_ts_ns=st.one_of(st.just(0), INT64),
     era=st.one_of(st.just(0), st.integers(0, 2**32 - 1)),
 )
-def test_every_trade_reads_back_as_it_was(name, px, sz, sells, trade_id, exchange_ts_ms, stamps, exchange_ts_ns, era):
+def test_every_trade_reads_back_as_it_was(
+    name: str,
+    px: bytes,
+    sz: bytes,
+    sells: bool,
+    trade_id: int,
+    exchange_ts_ms: int,
+    stamps: tuple[int, int, int, int],
+    exchange_ts_ns: int,
+    era: int,
+) -> None:
     recv_ns, parse_ns, enqueue_ns, write_ns = stamps
     payload = TradeEncoder().encoded(
         start_of_records(name),
@@ -99,8 +109,8 @@ def test_every_trade_reads_back_as_it_was(name, px, sz, sells, trade_id, exchang
         "side": "Sell" if sells else "Buy",
         "exchange_trade_id": str(trade_id),
         "exchange_ts_ms": str(exchange_ts_ms),
-        # It has a fixed width: times that have another are written as the nearest that fits.
-        "writer_ts_ms": str(min(max(write_ns // 10**6, 10**12), 10**13 - 1)),
+        # It has a fixed width: times that have another are written as the first that fits.
+        "writer_ts_ms": str(max(write_ns // 10**6, 10**12)),
         "recv_ts_ms": str(milliseconds(recv_ns)),
         "parse_ts_ms": str(milliseconds(parse_ns)),
         "enqueue_ts_ms": str(milliseconds(enqueue_ns)),
@@ -118,7 +128,7 @@ def milliseconds(time_ns: int) -> int:
     return abs(time_ns) // 10**6 * (1 if time_ns > 0 else -1)
 
 
-def test_the_longest_payload_stays_within_its_bound():
+def test_the_longest_payload_stays_within_its_bound() -> None:
     payload = TradeEncoder().encoded(
         start_of_records("\x01" * 64, "E" * 32, "K" * 16),
         b"1" * 40,

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from appliance.errors import CannotRun, RingBusy
 from appliance.ring.ownership import Ownership
-
 from tests.ring.conftest import Mounts
 from tests.ring.sequenced import Place, append
 
@@ -27,7 +27,8 @@ sys.stdin.read()
 
 def hold(place: Place) -> tuple[subprocess.Popen[str], int]:
     """A process that owns both directories and has a child; the child's pid."""
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, place.ring_dir, place.journal_dir], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", HOLDER, place.ring_dir, place.journal_dir]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     return holder, int(holder.stdout.readline())
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
 from appliance.clock import unix_ns
 from appliance.ring.layout import PAYLOAD_MAX, RECORD_HEADER, RecordType, offsets
 from appliance.ring.reader import Corrupt, Lapped, Record, RingReader
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
-
 from tests.ring.sequenced import BLOCK, Place, append, options, payload_of, poll_all
 
 # What is left of the block behind a record is what goes wrong, so payloads are chosen by it as well as by size.
@@ -22,7 +22,8 @@ SIZES = st.one_of(
     st.sampled_from([0, 1, 7, 8, 1000, 30000, PAYLOAD_MAX - 8, PAYLOAD_MAX - 1, PAYLOAD_MAX]).map(lambda size: ("size", size)),
     st.sampled_from([0, 1, 7, 8, 9, 56, 64, 72]).map(lambda left: ("leave", left)),
 )
-BATCHES = st.lists(st.tuples(SIZES, st.sampled_from([1, 1, 2, 5, 100, 600])), min_size=1, max_size=6)
+BATCHES = st.lists(st.tuples(SIZES, st.sampled_from([1, 2, 5, 100, 600])), min_size=1, max_size=8)
+FOLLOWERS = st.integers(0, 2)
 
 
 @dataclass
@@ -34,7 +35,7 @@ class Entry:
 
 
 class Follower:
-    """A reader and what it must say next; `expected` 0: it cannot know."""
+    """A reader and the sequence that it must account for next."""
 
     def __init__(self, reader: RingReader, expected: int) -> None:
         self.reader = reader
@@ -43,8 +44,6 @@ class Follower:
 
 class RingAgainstModel(RuleBasedStateMachine):
     """A reader gets every committed record once and in order, or is told exactly how many it lost."""
-
-    followers = Bundle("followers")
 
     @initialize(blocks=st.sampled_from([2, 2, 4, 16]))
     def open(self, blocks: int) -> None:
@@ -58,12 +57,12 @@ class RingAgainstModel(RuleBasedStateMachine):
         self.end = 0
         self.claimed = 0
         self.batches: list[tuple[int, int]] = []  # time before it, first sequence
-        self.opened: list[RingReader] = []
+        self.followers = [Follower(RingReader(self.place.meta_path), 1) for _ in range(3)]
 
     def teardown(self) -> None:
         if hasattr(self, "root"):
-            for reader in self.opened:
-                reader.close()
+            for follower in self.followers:
+                follower.reader.close()
             shutil.rmtree(self.root)
 
     # What the writer does.
@@ -78,7 +77,7 @@ class RingAgainstModel(RuleBasedStateMachine):
     def commit(self, batch: list[tuple[tuple[str, int], int]]) -> None:
         self.batches.append((self.tick(), len(self.entries) + 1))
         for (kind, number), times in batch:
-            for _ in range(times if kind == "leave" or number <= 1000 else min(times, 2)):
+            for _ in range(times if kind == "size" and number <= 1000 else min(times, 3)):
                 # "leave": what remains of this block is `number` bytes, or the next multiple of 8 below.
                 size = number if kind == "size" else BLOCK - self.end % BLOCK - RECORD_HEADER - number
                 self.append(size if 0 <= size <= PAYLOAD_MAX else number)
@@ -123,9 +122,10 @@ class RingAgainstModel(RuleBasedStateMachine):
             for at in range(self.end, position + int((end - position) * written) // 8 * 8, 8):
                 data.seek(at % self.capacity)
                 data.write(b"\xdb" * 8)
-        witness = Follower(self.opened_anew(), self.oldest)
+        witness = Follower(RingReader(self.place.meta_path), self.oldest)
         self.check(witness, poll_all(witness.reader))
         assert witness.expected == len(self.entries) + 1
+        witness.reader.close()
         self.store = self.place.open(self.options, journal=False)
         self.epoch += 1
         self.end = (self.end + BLOCK - 1) // BLOCK * BLOCK
@@ -133,59 +133,51 @@ class RingAgainstModel(RuleBasedStateMachine):
 
     # What readers do.
 
-    def opened_anew(self) -> RingReader:
-        reader = RingReader(self.place.meta_path)
-        self.opened.append(reader)
-        return reader
-
     @property
     def oldest(self) -> int:
         """Sequence of the first record that is in a block of which nothing has been claimed again; behind the last: none."""
         whole = max(0, (self.claimed - self.capacity + BLOCK - 1) // BLOCK * BLOCK)
         return next((i + 1 for i, entry in enumerate(self.entries) if entry.position >= whole), len(self.entries) + 1)
 
-    @rule(target=followers)
-    def follower_opens(self) -> Follower:
-        return Follower(self.opened_anew(), self.oldest)
+    @rule(
+        number=FOLLOWERS,
+        how=st.sampled_from(["opened", "oldest", "newest", "sequence", "time"]),
+        where=st.floats(0, 1),
+        beyond=st.sampled_from([0, 0, 1, 1000]),
+    )
+    def a_follower_goes_elsewhere(self, number: int, how: str, where: float, beyond: int) -> None:
+        follower = self.followers[number]
+        oldest, newest = self.oldest, len(self.entries)
+        match how:
+            case "opened":
+                follower.reader.close()
+                follower.reader = RingReader(self.place.meta_path)
+                follower.expected = oldest
+            case "oldest":
+                follower.reader.seek_oldest()
+                follower.expected = oldest
+            case "newest":
+                follower.reader.seek_newest()
+                follower.expected = newest + 1
+            case "sequence":
+                wanted = int(where * (newest + 1)) + beyond
+                follower.reader.seek_sequence(wanted)
+                follower.expected = min(max(wanted, oldest), newest + 1)
+            case "time" if self.batches:
+                time_ns, first = self.batches[min(int(where * len(self.batches)), len(self.batches) - 1)]
+                follower.reader.seek_time(time_ns)
+                follower.expected = max(first, oldest)
 
-    @rule(follower=followers)
-    def follower_goes_to_the_oldest(self, follower: Follower) -> None:
-        follower.reader.seek_oldest()
-        follower.expected = self.oldest
-
-    @rule(follower=followers)
-    def follower_goes_behind_the_newest(self, follower: Follower) -> None:
-        follower.reader.seek_newest()
-        follower.expected = len(self.entries) + 1
-
-    @rule(follower=followers, where=st.floats(0, 1), beyond=st.sampled_from([0, 0, 0, 1, 1000]))
-    def follower_seeks_a_sequence(self, follower: Follower, where: float, beyond: int) -> None:
-        wanted = int(where * (len(self.entries) + 1)) + beyond
-        follower.reader.seek_sequence(wanted)
-        follower.expected = min(max(wanted, self.oldest), len(self.entries) + 1)
-
-    @precondition(lambda self: self.batches)
-    @rule(follower=followers, where=st.floats(0, 1, exclude_max=True))
-    def follower_seeks_a_time(self, follower: Follower, where: float) -> None:
-        time_ns, first = self.batches[int(where * len(self.batches))]
-        follower.reader.seek_time(time_ns)
-        follower.expected = max(first, self.oldest)
-
-    @rule(follower=followers, limit=st.sampled_from([1, 2, 10, 500]))
-    def follower_reads_a_little(self, follower: Follower, limit: int) -> None:
-        items = follower.reader.poll(limit)
+    @rule(number=FOLLOWERS, limit=st.sampled_from([1, 2, 10, 500]))
+    def a_follower_reads_a_little(self, number: int, limit: int) -> None:
+        items = self.followers[number].reader.poll(limit)
         assert len(items) <= limit
-        self.check(follower, items)
+        self.check(self.followers[number], items)
 
-    @rule(follower=followers)
-    def follower_catches_up(self, follower: Follower) -> None:
-        self.check(follower, poll_all(follower.reader))
-        assert follower.expected == len(self.entries) + 1
-
-    @rule(follower=consumes(followers))
-    def follower_leaves(self, follower: Follower) -> None:
-        self.opened.remove(follower.reader)
-        follower.reader.close()
+    @rule(number=FOLLOWERS)
+    def a_follower_catches_up(self, number: int) -> None:
+        self.check(self.followers[number], poll_all(self.followers[number].reader))
+        assert self.followers[number].expected == len(self.entries) + 1
 
     def check(self, follower: Follower, items: list[Record | Lapped | Corrupt]) -> None:
         for item in items:
@@ -211,7 +203,11 @@ class RingAgainstModel(RuleBasedStateMachine):
 
 
 RingAgainstModel.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=80,
+    stateful_step_count=40,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 TestRing = RingAgainstModel.TestCase
 
@@ -225,10 +221,10 @@ def test_what_is_left_of_a_block_is_padding_of_at_least_a_word(tmp_path: Path, l
     assert store.writer.committed == BLOCK - left
     append(store, 1, size=1 if left == 64 else 0)
     reader = RingReader(place.meta_path)
-    first, second = reader.poll()
+    _first, second = reader.poll()
     assert isinstance(second, Record)
     assert second.position == BLOCK
-    if 0 < left:
+    if left > 0:
         padding = reader.raw(BLOCK - left, left)
         assert padding is not None
         assert padding == struct.pack("<II", left, RecordType.PADDING) + bytes(left - 8)

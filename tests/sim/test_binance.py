@@ -43,7 +43,9 @@ def body(dialect: Binance, target: str, now_s: float = NOW_S, **headers: str) ->
 
 def test_discovery_lists_so_many_symbols_of_the_peculiar_kinds_too() -> None:
     dialect, _ = exchange(symbols=500)
-    names = [symbol["symbol"] for symbol in body(dialect, DISCOVERY)["symbols"]]
+    symbols = body(dialect, DISCOVERY)["symbols"]
+    assert all(symbol["status"] == "TRADING" and symbol["permissionSets"] == [] for symbol in symbols)
+    names = [symbol["symbol"] for symbol in symbols]
     assert len(names) == len(set(names)) == 500
     assert {"BTCUSDT", "币安人生USDT", "1INCHUSDT"} <= set(names)
     assert all(name == name.upper() for name in names)

@@ -38,7 +38,7 @@ class Client:
         if not steps:
             return None
         (step,) = steps
-        return step if isinstance(step, Close) else json.loads(step.data)
+        return step if isinstance(step, Close) else json.loads(bytes(step.data))
 
     def wait(self, seconds: float) -> list[Frame | Close]:
         self.now_s += seconds
@@ -130,7 +130,7 @@ def test_a_long_subscribe_can_be_taken_late() -> None:
     assert client.wait(9.9) == []
     (reply,) = client.wait(0.2)
     assert isinstance(reply, Frame)
-    assert json.loads(reply.data) == {"result": None, "id": 1}
+    assert json.loads(bytes(reply.data)) == {"result": None, "id": 1}
     assert client.symbols == {0}
 
 
@@ -210,7 +210,7 @@ def test_a_shutdown_is_announced_and_follows_within_its_delay(combined: bool) ->
     (notice,) = client.wait(0.2)
     assert isinstance(notice, Frame)
     event = {"e": "serverShutdown", "E": 1_005_100}
-    assert json.loads(notice.data) == ({"stream": "!serverShutdown", "data": event} if combined else event)
+    assert json.loads(bytes(notice.data)) == ({"stream": "!serverShutdown", "data": event} if combined else event)
     assert client.wait(2) == [Close(1001, "")]
 
 

@@ -264,3 +264,32 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def test_garbage_in_the_live_stream_costs_no_trade_around_it_and_no_connection(here: Site) -> None:
+    """Truncated, binary, fragmented, huge, not a number, nested, repeated, of another market, of an unknown symbol."""
+    with local_exchange("--symbols", "5", "--rate", "3000", "--fault", "garbage:every=150") as exchange:
+        with appliance(here.config(urls(exchange), feed="legs = 1")) as one:
+            one.ready()
+            another(8_000, exchange)
+            assert one.stop() == 0
+        sent = exchange.stats()["trades_sent"]
+    assert len(here.trades()) == sent
+    assert here.gaps() == []
+    assert here.events().count("connected") == 1
+    assert one.logged("malformed frame")
+
+
+def test_a_stop_does_not_wait_for_an_exchange_that_hangs(here: Site) -> None:
+    with local_exchange("--symbols", "5", "--rate", "1000") as exchange, appliance(here.config(urls(exchange))) as one:
+        one.ready()
+        another(1_000, exchange)
+        exchange.process.send_signal(signal.SIGSTOP)
+        try:
+            begun_s = time.monotonic()
+            assert one.stop() == 0
+            assert time.monotonic() - begun_s < 10.0
+        finally:
+            exchange.process.send_signal(signal.SIGCONT)
+    assert len(here.trades()) > 1_000
+    assert here.gaps() == []
