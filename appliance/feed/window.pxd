@@ -17,7 +17,7 @@ cpdef enum Verdict:
     LATE = 1                         # commit, flagged: its id fills a hole
     DUPLICATE = 2
     CONFLICT = 3                     # a copy that differs in price or size from the first
-    BEFORE_BASELINE = 4              # older than what we began with
+    BEFORE_BASELINE = 4              # older than what we began with, and than the window
 
 cpdef enum EventKind:
     HOLE_DUE = 0                     # missing for longer than the grace: a gap
@@ -83,6 +83,7 @@ cdef class Window:
 
     cdef Verdict admit(self, int32_t instrument, int64_t trade_id, int64_t ts_ms, uint32_t fingerprint, int64_t now_ns) noexcept nogil
     cdef Verdict admit_below(self, int32_t instrument, int64_t trade_id, uint32_t fingerprint, int64_t now_ns) noexcept nogil
+    cdef void lower_baseline(self, int32_t instrument, int64_t trade_id, uint32_t fingerprint, int64_t now_ns) noexcept nogil
     cdef Verdict admit_previous(self, Sequence* sequence, int64_t trade_id) noexcept nogil
     cdef Verdict admit_restart(self, int32_t instrument, int64_t trade_id, int64_t ts_ms, int64_t now_ns) noexcept nogil
     cdef void advance(self, int32_t instrument, int64_t trade_id, int64_t ts_ms, uint32_t fingerprint, int64_t now_ns) noexcept nogil

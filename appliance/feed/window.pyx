@@ -134,7 +134,10 @@ cdef class Window:
         cdef uint32_t known
         cdef int32_t number
         if trade_id < sequence.baseline:
-            return BEFORE_BASELINE
+            if not in_window:
+                return BEFORE_BASELINE
+            self.lower_baseline(instrument, trade_id, fingerprint, now_ns)
+            return LATE
         if in_window and was_seen(sequence, trade_id):
             known = self.fingerprints[instrument * WINDOW_IDS + trade_id % WINDOW_IDS]
             if known == fingerprint or known == 0 or fingerprint == 0:
@@ -148,6 +151,24 @@ cdef class Window:
             self.mark(instrument, trade_id, fingerprint)
         self.fill(instrument, number, trade_id)
         return LATE
+
+    cdef void lower_baseline(self, int32_t instrument, int64_t trade_id, uint32_t fingerprint, int64_t now_ns) noexcept nogil:
+        """The leg that was read first was not the one that is furthest back: what the other brings is new, and so what lies between."""
+        cdef Sequence* sequence = &self.sequences[instrument]
+        cdef Hole* holes = &self.hole_lists[instrument * HOLES_MAX]
+        if trade_id + 1 < sequence.baseline:
+            if sequence.holes == HOLES_MAX:
+                self.merge_closest(instrument)
+            memmove(&holes[1], &holes[0], sequence.holes * sizeof(Hole))
+            holes[0].from_id = trade_id + 1
+            holes[0].to_id = sequence.baseline - 1
+            holes[0].opened_ns = now_ns
+            holes[0].gap_from = holes[0].gap_to = NONE
+            sequence.holes += 1
+            sequence.unreported += 1
+            self.missing_ids += sequence.baseline - 1 - trade_id
+        sequence.baseline = trade_id
+        self.mark(instrument, trade_id, fingerprint)
 
     cdef Verdict admit_previous(self, Sequence* sequence, int64_t trade_id) noexcept nogil:
         """A slow leg still brings trades from before the ids began again; what is missing of those stays the gap it is."""

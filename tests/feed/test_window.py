@@ -15,6 +15,7 @@ from appliance.feed.window import Event, EventKind, Verdict, Window
 GRACE_NS = 100
 FIRST_TS_MS = 1_700_000_000_000
 JUMP_IDS = 1_000_000
+WINDOW_IDS = 1024
 
 
 def window_of(*names: str) -> Window:
@@ -47,7 +48,13 @@ class Model:
         if self.baseline < 0:
             self.baseline = self.highest = trade_id
         elif trade_id < self.baseline:
-            return Verdict.BEFORE_BASELINE
+            if trade_id <= self.highest - WINDOW_IDS:
+                return Verdict.BEFORE_BASELINE
+            for missing in range(trade_id + 1, self.baseline):
+                self.missed_ns[missing] = now_ns
+            self.seen.add(trade_id)
+            self.baseline = trade_id
+            return Verdict.LATE
         elif trade_id in self.seen:
             return Verdict.DUPLICATE
         elif trade_id < self.highest:
@@ -201,10 +208,18 @@ TestWindow.settings = settings(max_examples=300, stateful_step_count=30, deadlin
 def test_each_trade_is_told_apart() -> None:
     window = window_of("BTCUSDT")
     assert verdicts(window, [100, 100, 99, 101, 104, 101, 103, 103, 102, 105]) == [
-        *("FIRST", "DUPLICATE", "BEFORE_BASELINE", "FIRST", "FIRST", "DUPLICATE", "LATE", "DUPLICATE", "LATE", "FIRST"),
+        *("FIRST", "DUPLICATE", "LATE", "FIRST", "FIRST", "DUPLICATE", "LATE", "DUPLICATE", "LATE", "FIRST"),
     ]
     assert kinds(window) == [("BASELINE", 100, 100)]
     assert (window.missing_ids, window.gaps_open) == (0, 0)
+
+
+def test_the_leg_that_is_read_first_need_not_be_the_one_that_began_first() -> None:
+    """What the other leg has from before the first trade seen is no less a trade; what neither has is a gap."""
+    window = window_of("BTCUSDT")
+    assert verdicts(window, [2000, 1997, 1997, 1998, 976, 977]) == ["FIRST", "LATE", "DUPLICATE", "LATE", "BEFORE_BASELINE", "LATE"]
+    assert window.holes(0) == [(978, 1996, False), (1999, 1999, False)]
+    assert window.missing_ids == 1020
 
 
 def test_a_straggler_within_the_grace_is_no_gap() -> None:

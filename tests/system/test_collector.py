@@ -61,12 +61,16 @@ def test_every_trade_is_once_in_ring_and_journal(here: Site, tls: tuple[str, ...
     assert here.events().count("connected") == 3 * legs
 
 
-def test_a_stop_in_the_middle_takes_all_that_was_sent(here: Site) -> None:
-    with local_exchange("--symbols", "20", "--rate", "20000") as exchange:
+def test_a_stop_takes_all_that_was_sent_also_what_still_lies_in_the_sockets(here: Site) -> None:
+    with local_exchange("--symbols", "20", "--rate", "60000") as exchange:
         with appliance(here.config(urls(exchange), feed="legs = 1")) as one:
             one.ready()
-            exchange.wait(lambda stats: stats["trades_sent"] > 20_000)
-            assert one.stop() == 0
+            another(1_000, exchange)
+            one.process.send_signal(signal.SIGSTOP)
+            another(120_000, exchange)
+            one.process.send_signal(signal.SIGTERM)
+            one.process.send_signal(signal.SIGCONT)
+            assert one.ended() == 0
         sent = exchange.stats()["trades_sent"]
     assert len(here.trades()) == sent
     assert here.gaps() == []
