@@ -236,6 +236,9 @@ def _mlock(settings: Settings) -> Check:
 def _journal_space(settings: Settings) -> Check:
     path, journal = settings.journal.dir, settings.journal
     free = _free_bytes(path)
+    if not journal.enabled:
+        why = "what the rings hold is gone after a reboot, and overwritten by what comes later"
+        return Check("journal.space", State.WARN, "[journal] enabled = false", "true", why, "leave the key out, but for measuring")
     a_day = f"{BYTES_A_DAY / GB:.0f} GB a day at {TRADES_PER_S:,} trades/s"
     if free is None:
         return Check("journal.space", State.NOT_APPLICABLE, f"{path}: cannot be asked; {a_day}")

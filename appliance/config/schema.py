@@ -175,6 +175,7 @@ class JournalSettings(Section):
     """The journal on disk: everything that was in the rings."""
 
     dir: AbsolutePath = _setting(..., "where the journal is: on a disk", f"{_DIRECTORY} on a disk")
+    enabled: bool = _switch(True, "false: trades stay in the rings alone and are gone after a reboot; for measuring")
     sync_writes: bool = _switch(False, "flush continuously instead of every flush_interval_ms")
     flush_interval_ms: int = _whole(50, 1, 10_000, "committed records are on disk after about this long")
     segment_mb: int = _whole(256, 1, 16_384, "MiB of one segment; a full one is closed and the next begins")

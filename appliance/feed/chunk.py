@@ -54,8 +54,9 @@ class Chunk:
             sync_writes=settings.journal.sync_writes,
             mlock=settings.ring.mlock,
         )
+        journal_dir = settings.journal.dir if settings.journal.enabled else None
         pipeline = Pipeline.open(
-            settings.ring.dir, settings.journal.dir, exchange.name, number, exchange.decoder(instruments), options,
+            settings.ring.dir, journal_dir, exchange.name, number, exchange.decoder(instruments), options,
             settings.feed.legs, settings.feed.gap_grace_ms,
         )  # fmt: skip
         log = logger.bind(chunk=number)

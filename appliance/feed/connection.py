@@ -158,6 +158,9 @@ class Connection:
             async with asyncio.timeout(timeout_s):
                 await transport.wait_disconnected()
         except TimeoutError:
+            self._log.bind(event="drain_late").warning(
+                f"no CLOSE from the exchange within {timeout_s:g} s; not waiting for what is under way"
+            )
             transport.disconnect(graceful=False)
         except Exception as error:
             self._log.bind(event="drain_failed").warning(f"the connection ended otherwise than by CLOSE: {error}")

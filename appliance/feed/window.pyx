@@ -451,7 +451,8 @@ cdef class Window:
         """
         cdef Sequence* sequence
         cdef Hole* holes
-        cdef int64_t trade_id
+        cdef int64_t trade_id, below
+        cdef unsigned char bits[128]  # WINDOW_IDS of them
         self.check(instrument)
         sequence = &self.sequences[instrument]
         state = {"asset": self.instruments.name(instrument), "kind": self.instruments.kind(instrument), "era": sequence.era}
@@ -459,14 +460,15 @@ cdef class Window:
             state["baseline"] = None
             return json.dumps(state, ensure_ascii=False, separators=(",", ":")).encode()
         holes = &self.hole_lists[instrument * HOLES_MAX]
-        window, bit = 0, <object>1  # Python integers: the window is wider than any of C
+        memset(bits, 0, sizeof(bits))
         for trade_id in range(max(sequence.highest - WINDOW_IDS + 1, sequence.baseline), sequence.highest + 1):
             if was_seen(sequence, trade_id):
-                window |= bit << (sequence.highest - trade_id)
+                below = sequence.highest - trade_id
+                bits[below >> 3] |= <unsigned char>(1 << (below & 7))
         state["baseline"] = sequence.baseline
         state["highest"] = sequence.highest
         state["highest_ts_ms"] = sequence.highest_ts_ms
-        state["window"] = f"{window:x}"
+        state["window"] = f"{int.from_bytes(bits[:sizeof(bits)], 'little'):x}"
         state["holes"] = [
             [holes[number].from_id, holes[number].to_id, holes[number].opened_ns, holes[number].gap_from, holes[number].gap_to]
             for number in range(sequence.holes)

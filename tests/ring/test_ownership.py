@@ -27,7 +27,7 @@ sys.stdin.read()
 
 def hold(place: Place) -> tuple[subprocess.Popen[str], int]:
     """A process that owns both directories and has a child; the child's pid."""
-    command = [sys.executable, "-c", HOLDER, place.ring_dir, place.journal_dir]
+    command = [sys.executable, "-c", HOLDER, str(place.ring_dir), str(place.journal_dir)]
     holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     return holder, int(holder.stdout.readline())

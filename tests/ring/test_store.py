@@ -46,7 +46,7 @@ def test_whatever_was_committed_before_a_kill_9_is_there_exactly_once_afterwards
     print(f"MDC_SEED={seed}")
     chance = random.Random(seed)
     place = Place(tmp_path)
-    command = [sys.executable, "-m", "tests.ring.children", "breed", tmp_path]
+    command = [sys.executable, "-m", "tests.ring.children", "breed", str(tmp_path)]
     breeder = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert breeder.stdin is not None
     assert breeder.stdout is not None

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from appliance import Status, Trade
 from tests.local_exchange import LocalExchange, local_exchange
 from tests.system.appliance_process import Site, appliance, site
 
@@ -62,18 +63,21 @@ def test_every_trade_is_once_in_ring_and_journal(here: Site, tls: tuple[str, ...
 
 
 def test_a_stop_takes_all_that_was_sent_also_what_still_lies_in_the_sockets(here: Site) -> None:
-    with local_exchange("--symbols", "20", "--rate", "60000") as exchange:
+    with local_exchange("--symbols", "20", "--rate", "20000") as exchange:
         with appliance(here.config(urls(exchange), feed="legs = 1")) as one:
             one.ready()
             another(1_000, exchange)
             one.process.send_signal(signal.SIGSTOP)
-            another(120_000, exchange)
+            another(20_000, exchange)
             one.process.send_signal(signal.SIGTERM)
             one.process.send_signal(signal.SIGCONT)
             assert one.ended() == 0
-        sent = exchange.stats()["trades_sent"]
-    assert len(here.trades()) == sent
+        stats = exchange.stats()
+    assert len(here.trades()) == stats["trades_sent"]
     assert here.gaps() == []
+    assert stats["closed_by_client"] == 1
+    ends = [value.fields["reason"] for value in here.values(None) if isinstance(value, Status) and value.event == "lost"]
+    assert ends == ["drained"]
     assert one.was_notified("STOPPING=1")
 
 
@@ -86,16 +90,14 @@ def test_a_real_body_of_1262_trading_symbols_makes_four_rings_and_a_restart_find
         body.write_bytes(zstandard.ZstdDecompressor().stream_reader(file).read())
     with local_exchange("--exchange-info", str(body), "--rate", "5000") as exchange:
         config = here.config(urls(exchange), feed="legs = 1")
-        places: list[dict[str, str]] = []
+        places: list[dict[str, int]] = []
         for _ in range(2):
             with appliance(config) as one:
                 one.ready()
                 another(10_000, exchange)
                 assert one.stop() == 0
             assert here.rings() == [f"binance_trade_chunk{number}.{part}" for number in range(4) for part in ("data", "meta")]
-            places.append(
-                {value.asset: str(value.chunk) for value in here.values(here.ring_dir) if hasattr(value, "exchange_trade_id")}  # type: ignore[attr-defined]
-            )
+            places.append({value.asset: value.chunk for value in here.values(here.ring_dir) if isinstance(value, Trade)})
     assert len(set(places[0]) & set(places[1])) > 500
     assert all(places[1][symbol] == chunk for symbol, chunk in places[0].items() if symbol in places[1])
 
