@@ -38,7 +38,7 @@ DRAIN_JOURNAL_S = 5.0
 
 def run(settings: Settings, duration_s: float | None) -> int:
     """Collect until SIGTERM, SIGINT or the end of `duration_s`; 0 when all that came is on disk. Raises MdcError, perhaps in a group."""
-    with log.start(settings.log.level, settings.log.as_json):
+    with log.start(settings.log.level, settings.log.as_json, secrets=settings.secrets()):
         # picows tells of each connection too.
         logging.getLogger("picows").setLevel(logging.WARNING)
         for check in preflight.examine(settings):

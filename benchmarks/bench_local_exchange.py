@@ -59,7 +59,7 @@ def test_the_local_exchange_keeps_ahead_of_the_appliance(benchmark: BenchmarkFix
             except TimeoutError:
                 return  # half a second of silence: the end
 
-    benchmark.pedantic(drain, rounds=1, iterations=1)  # type: ignore[no-untyped-call]
+    benchmark.pedantic(drain, rounds=1, iterations=1)
     stats = exchange.stats()
     assert stats["trades_sent"] == TRADES
     assert received == stats["bytes_sent"], "nothing is lost"

@@ -69,9 +69,8 @@ class PlainPython:
             self._position += self._capacity_bytes - self._position % self._capacity_bytes
         offset = self._position % self._capacity_bytes
         self._sequence += 1
-        _HEADER.pack_into(
-            self._map, offset, length, 1, 0, 0, zlib.crc32(record), 1, self._position, self._sequence, recv_ns, parse_ns, enqueue_ns, write_ns
-        )
+        identity = (length, 1, 0, 0, zlib.crc32(record), 1, self._position, self._sequence)
+        _HEADER.pack_into(self._map, offset, *identity, recv_ns, parse_ns, enqueue_ns, write_ns)
         self._map[offset + _HEADER.size : offset + length] = record
         self._position += stride
         return True

@@ -56,9 +56,15 @@ class Chunk:
         )
         journal_dir = settings.journal.dir if settings.journal.enabled else None
         pipeline = Pipeline.open(
-            settings.ring.dir, journal_dir, exchange.name, number, exchange.decoder(instruments), options,
-            settings.feed.legs, settings.feed.gap_grace_ms,
-        )  # fmt: skip
+            settings.ring.dir,
+            journal_dir,
+            exchange.name,
+            number,
+            exchange.decoder(instruments),
+            options,
+            legs=settings.feed.legs,
+            gap_grace_ms=settings.feed.gap_grace_ms,
+        )
         log = logger.bind(chunk=number)
         connected: set[int] = set()
 

@@ -1,10 +1,10 @@
 """The hot path: one websocket frame in, its trades committed to one ring."""
-from libc.stdint cimport int32_t, int64_t, uint16_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 from picows.picows cimport WSFrame, WSListener, WSMsgType, WSTransport
 
 from appliance.clock cimport now_ns
 from appliance.exchanges.decoder cimport MALFORMED, OTHER, TRADES, UNKNOWN_SYMBOL, WRONG_VENUE, Decoder, Outcome
-from appliance.exchanges.instruments cimport Instruments
+from appliance.feed.spill cimport Spill, SpilledMessage
 from appliance.feed.window cimport BEFORE_BASELINE, CONFLICT, DUPLICATE, FIRST, LATE, Verdict, Window
 from appliance.ring.codec cimport TRADE_PAYLOAD_BYTES_MAX, TradeEncoder
 from appliance.ring.layout cimport (
@@ -34,6 +34,10 @@ import picows
 
 from appliance.exchanges.decoder import Outcome as OutcomeName
 
+cdef enum:
+    SPILLED = 100                    # beside Outcome: not decoded yet, no room
+    RECORD_EXPANSION = 3
+
 PICOWS_VERSION = "2.3.1"
 MESSAGE_BYTES_MAX = 16 << 20  # whole or in fragments; what is longer is no trade of any exchange
 
@@ -56,6 +60,7 @@ cdef class HotPath:
         self.writer = writer
         self.reserve_bytes = reserve_bytes
         self.pressure = pressure
+        self.spill = Spill()
 
     cdef Outcome commit_trades(
         self, const char* payload, Py_ssize_t size, Py_ssize_t readable, int64_t recv_ns, int leg
@@ -68,7 +73,11 @@ cdef class HotPath:
         cdef int32_t prefix_bytes = 0
         cdef Py_ssize_t payload_bytes
         cdef int64_t parse_ns, enqueue_ns, write_ns
-        cdef Outcome outcome = self.decoder.start(payload, size, readable)
+        cdef Outcome outcome
+        if not self.has_room_for(size) or self.spill.messages:
+            if self.spill.push(payload, size, recv_ns, leg):
+                return <Outcome>SPILLED
+        outcome = self.decoder.start(payload, size, readable)
         self.writer.count(C_FRAMES, 1)
         self.writer.count(C_LEG_FRAMES + leg, 1)
         if outcome != TRADES:
@@ -106,6 +115,30 @@ cdef class HotPath:
                 self.writer.count(C_BEFORE_BASELINE, 1)
         return TRADES
 
+    cdef inline bint has_room_for(self, Py_ssize_t size) noexcept nogil:
+        """Whether the ring takes every record that a message of `size` bytes may become; a record is three times its row at most."""
+        cdef uint64_t needed = 2 * TRADE_PAYLOAD_BYTES_MAX + RECORD_EXPANSION * <uint64_t>size
+        needed = min(needed, self.writer.capacity >> 1)  # what is larger than the ring is no list of trades
+        return self.writer.position + needed <= self.writer.flushed_seen + self.writer.capacity or self.writer.room() >= needed
+
+    cdef void commit_spilled(self) noexcept nogil:
+        """Commit what was spilled, as far as the ring has room for it."""
+        cdef SpilledMessage message
+        cdef const char* payload = self.spill.front(&message)
+        cdef int64_t messages
+        while payload != NULL and self.has_room_for(message.size):
+            messages = self.spill.messages
+            self.spill.messages = 0  # so that it is not spilled again
+            self.commit_trades(payload, message.size, message.size, message.recv_ns, <int>message.leg)
+            self.spill.messages = messages
+            self.spill.pop()
+            payload = self.spill.front(&message)
+
+    def catch_up(self) -> int:
+        """Commit what was read and found no room, now that there is some; how many messages still wait. Between reads."""
+        self.commit_spilled()
+        return self.spill.messages
+
     cdef void count_outcome(self, Outcome outcome) noexcept nogil:
         if outcome == OTHER:
             self.writer.count(C_OTHER_FRAMES, 1)
@@ -119,7 +152,8 @@ cdef class HotPath:
     def commit_message(self, bytes payload, int leg=0) -> str:
         """Take one message as a socket would bring it, from memory; the outcome's name. For tests and benchmarks."""
         cdef const char* start = payload
-        return OutcomeName(self.commit_trades(start, len(payload), len(payload), now_ns(), leg)).name
+        cdef int outcome = <int>self.commit_trades(start, len(payload), len(payload), now_ns(), leg)
+        return "SPILLED" if outcome == SPILLED else OutcomeName(outcome).name
 
     def commit_messages(self, list payloads, int leg=0) -> int:
         """As `commit_message` for many; how many held trades."""
@@ -179,7 +213,7 @@ cdef class FeedHandler(WSListener):
             outcome = OTHER  # ping, pong, close
         if outcome == TRADES:
             self.trades += 1
-        else:
+        elif <int>outcome != SPILLED:
             self.control.on_other_frame(
                 <int>outcome, <int>frame.msg_type, frame.get_payload_as_bytes() if message is None else message
             )

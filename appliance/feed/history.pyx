@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint32_t
-from libc.string cimport memcmp, memchr
+from libc.string cimport memchr
 
 from appliance.exchanges.instruments cimport Instruments
 from appliance.feed.window cimport Window

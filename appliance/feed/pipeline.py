@@ -17,6 +17,7 @@ from appliance.ring.reader import RingReader
 from appliance.ring.store import ChunkStore, StoreOptions
 
 SNAPSHOT_S = 600.0  # a start replays ten minutes at most beyond a segment's beginning
+DRAIN_ROOM_S = 0.05  # between two looks at what was read and found no room
 WAITING_RECORDS_MAX = 4096
 START_ROOM_S = 10.0  # for the flusher to take what a killed writer left in the ring
 ROOM_FOR_RECORDS_BYTES = 1 << 18  # of the reserve: what a turn may write
@@ -27,7 +28,17 @@ _STATUS_EVENTS = {kind: event for event, kind in history.STATUS_EVENTS.items()}
 class Pipeline:
     """The writer's side of one chunk. Loop thread only; `path` is what its legs' handlers share."""
 
-    def __init__(self, store: ChunkStore, window: Window, decoder: Decoder, exchange: str, chunk: int, legs: int, capacity_bytes: int, gap_grace_ms: int) -> None:
+    def __init__(
+        self,
+        store: ChunkStore,
+        window: Window,
+        decoder: Decoder,
+        exchange: str,
+        chunk: int,
+        legs: int,
+        capacity_bytes: int,
+        gap_grace_ms: int,
+    ) -> None:
         self.store = store
         self.exchange = exchange
         self.chunk = chunk
@@ -36,11 +47,20 @@ class Pipeline:
         self._pressure = Pressure(store, legs, capacity_bytes)
         self._waiting: deque[tuple[RecordType, bytes]] = deque()
         self._snapshot_due_s = time.monotonic() + SNAPSHOT_S
+        self._watermark_ns = 0
         self.path = HotPath(decoder, window, store.writer, self._pressure.reserve_bytes, self._pressure)
 
     @classmethod
     def open(
-        cls, ring_dir: Path, journal_dir: Path | None, exchange: str, chunk: int, decoder: Decoder, options: StoreOptions, legs: int, gap_grace_ms: int
+        cls,
+        ring_dir: Path,
+        journal_dir: Path | None,
+        exchange: str,
+        chunk: int,
+        decoder: Decoder,
+        options: StoreOptions,
+        legs: int,
+        gap_grace_ms: int,
     ) -> "Pipeline":
         """Take over or make the chunk's ring, read back what it knows of the decoder's instruments, and begin to flush."""
         store = ChunkStore.open(ring_dir, journal_dir, exchange, chunk, options)
@@ -50,7 +70,7 @@ class Pipeline:
             restored = history.restore(window, ring, journal_dir)
         finally:
             ring.close()
-        pipeline = cls(store, window, decoder, exchange, chunk, legs, options.capacity_bytes, gap_grace_ms)
+        pipeline = cls(store, window, decoder, exchange, chunk, legs=legs, capacity_bytes=options.capacity_bytes, gap_grace_ms=gap_grace_ms)
         store.start()
         store.await_room(options.capacity_bytes // 2, START_ROOM_S)
         pipeline._append(
@@ -74,6 +94,7 @@ class Pipeline:
         """Every 50 ms: gaps, gauges, heartbeat, the journal's pace; the fields of a change of mode, for the log."""
         now_ns = unix_ns()
         writer = self.store.writer
+        behind = self.path.catch_up()
         self._window.due(now_ns, self._grace_ns)
         if writer.room_bytes > ROOM_FOR_RECORDS_BYTES:
             self._write_waiting()
@@ -87,8 +108,10 @@ class Pipeline:
                 self._snapshot()
         writer.set_counter("gaps_open", self._window.gaps_open)
         writer.set_counter("missing_ids", self._window.missing_ids)
-        # Between two reads: whatever was received before now is committed.
-        writer.beat(now_ns)
+        if not behind:
+            # Between two reads: whatever was received before now is committed.
+            self._watermark_ns = now_ns
+        writer.beat(self._watermark_ns)
         changed = self._pressure.turn()
         if changed is not None:
             self._append(RecordType.STATUS, **changed)
@@ -96,11 +119,17 @@ class Pipeline:
 
     def drain(self, reason: str, timeout_s: float) -> bool:
         """After the last frame: record what is missing and why it ends, flush, end the flusher. False: the disk did not take it."""
+        deadline_s = time.monotonic() + timeout_s
+        while (waiting := self.path.catch_up()) and time.monotonic() < deadline_s:
+            self.store.await_room(self._pressure.reserve_bytes, DRAIN_ROOM_S, lossy=False)
+        if waiting:
+            # Their ids are missing at the next start, and a gap record says so.
+            self.store.writer.add_to("shed", waiting)
         self._window.due(unix_ns(), 0)
         self._write_waiting()
         self._write_events()
         self._append(RecordType.BOUNDARY, event="stop", reason=reason)
-        return self.store.drain(timeout_s)
+        return self.store.drain(max(0.1, deadline_s - time.monotonic()))
 
     def _write_events(self) -> None:
         writer = self.store.writer

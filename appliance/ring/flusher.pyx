@@ -3,7 +3,7 @@ import os
 import threading
 
 from libc.errno cimport EINTR, EINVAL, EIO, ENOSPC, errno
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
@@ -315,7 +315,8 @@ cdef class Flusher:
                 if self.lost(start, size) or not self.write_pages(self.edge, start - into, PAGE_BYTES):
                     return False
             else:
-                size = min(end - start, self.capacity - (start & (self.capacity - 1)), <uint64_t>SPAN_BYTES_MAX) & ~<uint64_t>(PAGE_BYTES - 1)
+                size = min(end - start, self.capacity - (start & (self.capacity - 1)), <uint64_t>SPAN_BYTES_MAX)
+                size &= ~<uint64_t>(PAGE_BYTES - 1)
                 if not self.write_pages(self.data + (start & (self.capacity - 1)), start, size) or self.lost(start, size):
                     return False
             start += size

@@ -69,43 +69,43 @@ cdef packed struct FlushMark:
 
 cdef packed struct Meta:
     # Identity: written before the ring gets its name, `epoch` and the writer at each start.
-    char magic[8]                    #     0  "MDCRING\0"
-    uint32_t format_version          #     8
-    uint32_t meta_bytes              #    12
-    uint8_t ring_id[16]              #    16  random, shared with the journal
-    uint64_t capacity                #    32
-    uint32_t block_bytes             #    40
-    uint32_t epoch                   #    44
-    uint32_t chunk                   #    48
-    uint8_t codec                    #    52
+    char magic[8]                    # 0  "MDCRING\0"
+    uint32_t format_version          # 8
+    uint32_t meta_bytes              # 12
+    uint8_t ring_id[16]              # 16  random, shared with the journal
+    uint64_t capacity                # 32
+    uint32_t block_bytes             # 40
+    uint32_t epoch                   # 44
+    uint32_t chunk                   # 48
+    uint8_t codec                    # 52
     uint8_t reserved_53[3]
-    int64_t created_ns               #    56
-    char exchange[32]                #    64  lower case, NUL padded
-    char host[64]                    #    96
-    uint64_t writer_pid              #   160
-    int64_t writer_started_ns        #   168
-    uint64_t first_position          #   176  where this ring file begins in the stream
-    uint64_t first_sequence          #   184  of the first record at or after it
+    int64_t created_ns               # 56
+    char exchange[32]                # 64  lower case, NUL padded
+    char host[64]                    # 96
+    uint64_t writer_pid              # 160
+    int64_t writer_started_ns        # 168
+    uint64_t first_position          # 176  where this ring file begins in the stream
+    uint64_t first_sequence          # 184  of the first record at or after it
     uint8_t reserved_192[832]
-    char journal_dir[3072]           #  1024  absolute path, NUL padded; empty: no journal
+    char journal_dir[3072]           # 1024  absolute path, NUL padded; empty: no journal
     # Cursors: each alone on its cache line (128 bytes: two lines are fetched together).
-    uint64_t claimed                 #  4096
+    uint64_t claimed                 # 4096
     uint8_t reserved_4104[120]
-    uint64_t committed               #  4224  the only published cursor
-    uint64_t committed_sequence      #  4232  advisory: stored after `committed`, so never ahead of it
+    uint64_t committed               # 4224  the only published cursor
+    uint64_t committed_sequence      # 4232  advisory: stored after `committed`, so never ahead of it
     uint8_t reserved_4240[112]
-    uint64_t flushed                 #  4352
-    uint64_t flushed_sequence        #  4360  advisory
+    uint64_t flushed                 # 4352
+    uint64_t flushed_sequence        # 4360  advisory
     uint8_t reserved_4368[112]
-    int64_t watermark_ns             #  4480  nothing older than this will come
+    int64_t watermark_ns             # 4480  nothing older than this will come
     uint8_t reserved_4488[120]
-    int64_t heartbeat_ns             #  4608
+    int64_t heartbeat_ns             # 4608
     uint8_t reserved_4616[120]
-    uint64_t mode                    #  4736
-    uint64_t replaced                #  4744  1: another ring took this name
+    uint64_t mode                    # 4736
+    uint64_t replaced                # 4744  1: another ring took this name
     uint8_t reserved_4752[3440]
-    uint64_t counters[192]           #  8192  stored by the writer's thread
-    uint64_t flusher_counters[64]    #  9728  stored by the flusher's thread
+    uint64_t counters[192]           # 8192  stored by the writer's thread
+    uint64_t flusher_counters[64]    # 9728  stored by the flusher's thread
     uint8_t reserved_10240[2048]
     Histogram recv_to_commit_ns      # 12288
     uint8_t reserved_20128[352]
@@ -116,21 +116,21 @@ cdef packed struct Meta:
     FlushMark flush_marks[4096]      # 32768
 
 cdef packed struct JournalHeader:    # the first block of a segment; the stream follows
-    char magic[8]                    #     0  "MDCJRNL\0"
-    uint32_t format_version          #     8
-    uint32_t header_bytes            #    12
-    uint8_t ring_id[16]              #    16
-    uint32_t block_bytes             #    32
-    uint32_t epoch                   #    36
-    uint32_t chunk                   #    40
-    uint8_t codec                    #    44
+    char magic[8]                    # 0  "MDCJRNL\0"
+    uint32_t format_version          # 8
+    uint32_t header_bytes            # 12
+    uint8_t ring_id[16]              # 16
+    uint32_t block_bytes             # 32
+    uint32_t epoch                   # 36
+    uint32_t chunk                   # 40
+    uint8_t codec                    # 44
     uint8_t reserved_45[3]
-    uint64_t first_position          #    48
-    uint64_t first_sequence          #    56
-    int64_t created_ns               #    64
-    char exchange[32]                #    72
-    char host[64]                    #   104
-    uint32_t crc32c                  #   168  of bytes 0 to 168
+    uint64_t first_position          # 48
+    uint64_t first_sequence          # 56
+    int64_t created_ns               # 64
+    char exchange[32]                # 72
+    char host[64]                    # 104
+    uint32_t crc32c                  # 168  of bytes 0 to 168
     uint8_t reserved_172[65364]
 
 

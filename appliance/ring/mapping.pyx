@@ -2,7 +2,6 @@
 import os
 
 from cpython.exc cimport PyErr_SetFromErrno
-from libc.stdint cimport uint64_t
 from posix.mman cimport (
     MAP_FAILED,
     MAP_SHARED,

@@ -3,9 +3,9 @@ import os
 from pathlib import Path
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t, uint8_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 from posix.unistd cimport pread
 
 from appliance.ring.atomics cimport copy_out, fence_acquire, load_acquire, load_relaxed
@@ -168,7 +168,9 @@ cdef class RingReader(StreamReader):
         if self.data_mapping.size != self.capacity:
             raise NotARing(f"{data_path}: {self.data_mapping.size} bytes, its .meta says {self.capacity}")
         if self.capacity < 2 * BLOCK_BYTES or self.capacity & (self.capacity - 1) or self.meta.block_bytes != BLOCK_BYTES:
-            raise NotARing(f"{meta_path}: capacity {self.capacity}, blocks of {self.meta.block_bytes}; expected a power of two, {BLOCK_BYTES}")
+            raise NotARing(
+                f"{meta_path}: capacity {self.capacity}, blocks of {self.meta.block_bytes}; expected a power of two and {BLOCK_BYTES}"
+            )
         self.data = self.data_mapping.address
         self.mask = self.capacity - 1
         self.name = self.meta_path.stem

@@ -80,12 +80,12 @@ class ChunkStore:
         if self.flusher is not None:
             self.flusher.start()
 
-    def await_room(self, room_bytes: int, timeout_s: float) -> None:
-        """Wait until the flusher has made room; mode lossy when the disk does not take what the ring holds in time."""
-        deadline = time.monotonic() + timeout_s
+    def await_room(self, room_bytes: int, timeout_s: float, lossy: bool = True) -> None:
+        """Wait until the flusher has made room. If the disk does not take what the ring holds in time: mode lossy, if that is allowed."""
+        deadline_s = time.monotonic() + timeout_s
         while self.flusher is not None and self.writer.room_bytes < room_bytes:
-            if self.flusher.failing or time.monotonic() > deadline:
-                self.writer.lossy = True
+            if self.flusher.failing or time.monotonic() > deadline_s:
+                self.writer.lossy = self.writer.lossy or lossy
                 return
             self.flusher.wake()
             time.sleep(0.005)

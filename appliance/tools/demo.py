@@ -112,8 +112,8 @@ def _collect(
         "MDC_EXCHANGE__LOCAL": "false",
         "MDC_EXCHANGE__REST_URL": urls["rest_url"],
         "MDC_EXCHANGE__WS_URL": urls["ws_url"],
-        "MDC_RING__DIR": str(place.ring),
-        "MDC_JOURNAL__DIR": str(place.journal),
+        "MDC_RING__DIR": str(place.ring.resolve()),
+        "MDC_JOURNAL__DIR": str(place.journal.resolve()),
     }
     command = [*appliance, "--config", str(config), "--duration", str(seconds)]
     child = running.enter_context(_child(command, place, "appliance", environment))

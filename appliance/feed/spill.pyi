@@ -1,0 +1,3 @@
+class Spill:
+    messages: int
+    def __len__(self) -> int: ...
