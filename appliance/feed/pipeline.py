@@ -20,7 +20,7 @@ SNAPSHOT_S = 600.0  # a start replays ten minutes at most beyond a segment's beg
 DRAIN_ROOM_S = 0.05  # between two looks at what was read and found no room
 WAITING_RECORDS_MAX = 4096
 START_ROOM_S = 10.0  # for the flusher to take what a killed writer left in the ring
-ROOM_FOR_RECORDS_BYTES = 1 << 18  # of the reserve: what a turn may write
+ROOM_FOR_RECORDS_BYTES = 1 << 20  # what a turn may write: a snapshot of 400 instruments takes 160 kB
 
 _STATUS_EVENTS = {kind: event for event, kind in history.STATUS_EVENTS.items()}
 
@@ -128,6 +128,7 @@ class Pipeline:
         self._window.due(unix_ns(), 0)
         self._write_waiting()
         self._write_events()
+        self._write_hole()
         self._append(RecordType.BOUNDARY, event="stop", reason=reason)
         return self.store.drain(max(0.1, deadline_s - time.monotonic()))
 
@@ -159,9 +160,8 @@ class Pipeline:
 
     def _write_hole(self) -> None:
         flusher = self.store.flusher
-        if flusher is None or (hole := flusher.take_hole()) is None:
-            return
-        self._append(RecordType.HOLE, from_sequence=hole[0], to_sequence=hole[1], reason=flusher.error_text)
+        while flusher is not None and (hole := flusher.take_hole()) is not None:
+            self._append(RecordType.HOLE, from_sequence=hole[0], to_sequence=hole[1], reason=flusher.error_text)
 
     def _write_waiting(self) -> None:
         while self._waiting:
