@@ -23,6 +23,6 @@ def test_cython_has_no_performance_hint(module: str, tmp_path: Path) -> None:
 
 def test_a_hint_would_be_seen(tmp_path: Path) -> None:
     source = tmp_path / "takes_the_gil.pyx"
-    source.write_text("cdef int one() nogil:\n    return 1\n\ncdef int two() noexcept nogil:\n    return one()\n")
+    source.write_text("cdef void one() nogil:\n    pass\n\ncdef void two() noexcept nogil:\n    one()\n")
     compiled = subprocess.run([sys.executable, "-m", "cython", "-3", "--cplus", str(source)], capture_output=True, text=True)
     assert "performance hint" in compiled.stderr

@@ -1,4 +1,4 @@
-from typing import Protocol
+from typing import Protocol, type_check_only
 
 from picows import WSFrame, WSListener, WSTransport
 
@@ -9,12 +9,14 @@ from appliance.ring.writer import Writer
 PICOWS_VERSION: str
 MESSAGE_BYTES_MAX: int
 
+@type_check_only
 class Control(Protocol):
     def on_connected(self, transport: WSTransport) -> None: ...
     def on_disconnected(self, transport: WSTransport) -> None: ...
     def on_violation(self, reason: str) -> None: ...
     def on_other_frame(self, outcome: int, message_type: int, payload: bytes) -> None: ...
 
+@type_check_only
 class Brake(Protocol):
     def pause(self, transport: WSTransport) -> None: ...
 

@@ -1,10 +1,11 @@
 from collections.abc import Sequence
+from typing import Self
 
 from appliance.sim.tape import Tape
 
 class Renderer:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         tape: Tape,
         streams: Sequence[tuple[int, bytes, bytes]],
         *,
@@ -13,7 +14,7 @@ class Renderer:
         whole: bool = False,
         order_ids: bool = False,
         extra_key: bool = False,
-    ) -> None: ...
+    ) -> Self: ...
     @property
     def frames(self) -> int: ...
     def render(self) -> bytes: ...

@@ -48,6 +48,7 @@ while IFS= read -r -d '' pair; do
 done < <(env -0)
 
 show() { mkdir -p "$root$2" && mount --bind -o ro "$1" "$root$2" && mount -o remount,bind,ro "$root$2"; }
+mount --bind "$root" "$root"  # a mount of its own, as a machine's root is
 mount -t proc proc "$root/proc"
 mount --rbind /sys "$root/sys"
 mount --rbind /dev "$root/dev"
