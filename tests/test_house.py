@@ -74,3 +74,8 @@ def test_the_readme_names_commands_and_files_that_exist() -> None:
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_text_names_a_place_of_this_machine(path: Path) -> None:
     assert not re.search(r"/work/|/root/|/home/\w", path.read_text())
+
+
+def test_no_text_names_a_place_of_one_machine() -> None:
+    texts = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "configs").glob("*.toml"), ROOT / "Makefile"]
+    assert [path for path in texts if re.search(r"/work/|/root/|/home/\w", path.read_text())] == []
