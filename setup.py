@@ -5,10 +5,10 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 CORES = os.cpu_count() or 1
 
-# What links simdjson in: its C++ source lies in the pysimdjson package.
+# What takes simdjson in whole, by #include "simdjson.cpp": its C++ source lies in the pysimdjson package.
 USES_SIMDJSON = {"appliance.exchanges.binance_decoder"}
 
 
@@ -28,13 +28,13 @@ def compiled_modules() -> list[Extension]:
         name = ".".join(path.relative_to(HERE).with_suffix("").parts)
         return Extension(
             name,
-            [str(path.relative_to(HERE)), *([str(include / "simdjson.cpp")] if name in USES_SIMDJSON else [])],
+            [str(path.relative_to(HERE))],
             language="c++",
             include_dirs=[str(HERE), str(include)],
             # No -march=native: simdjson and CRC32C choose their instructions at run time.
             # -g0: Debian's Python asks for -g, which is a third of the build's time and most of the files' size.
             extra_compile_args=["-std=c++20", "-O3", "-g0", "-fno-strict-aliasing", "-Wno-address-of-packed-member"],
-            depends=[str(p) for p in path.parent.glob("*.hpp")],
+            depends=[str(header.relative_to(HERE)) for header in sorted(path.parent.glob("*.hpp"))],
         )
 
     modules = cythonize(

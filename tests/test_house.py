@@ -1,79 +1,114 @@
-"""House rules that no other tool checks."""
+"""Rules of the repository that no tool checks: pins, machine-independence, names, sizes, documents that must follow the code."""
 
 import re
-import shutil
 import subprocess
-import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).resolve().parents[1]
-LINES_MAX = 800  # of one file; the compiled readers and the window are the longest
-TEXTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("configs/*.toml")]
-SOURCES = [
-    path
-    for folder in ("appliance", "tests", "benchmarks", "scripts")
-    for path in sorted((ROOT / folder).rglob("*.p*"))
-    if path.suffix in {".py", ".pyx", ".pxd"}
-]
-HOT = ["ring/writer", "ring/codec", "ring/flusher", "exchanges/instruments", "exchanges/decoder", "exchanges/binance_decoder",
-       "feed/window", "feed/spill", "feed/handler"]  # fmt: skip
+from scripts import layers
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LINES_MAX = 800  # a file larger than this is two things
+NAMELESS = {"util", "utils", "helper", "helpers", "common", "misc"}
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in SOURCES if path.suffix in {".py", ".pyx", ".pxd"}], ids=lambda p: str(p.relative_to(ROOT))
-)
-def test_a_file_is_short_enough_to_be_one_thing(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= LINES_MAX
-    assert not re.fullmatch(r"utils?|helpers?|common|misc", path.stem)
+def tracked() -> list[Path]:
+    """The files of the repository, or of the source tree without one."""
+    listing = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listing.returncode:
+        pytest.skip("not a git checkout")
+    return [path for name in listing.stdout.split("\0") if name and (path := ROOT / name).is_file()]
 
 
-@pytest.mark.parametrize("module", HOT)
-def test_nothing_in_the_hot_path_takes_the_gil_unseen(module: str, tmp_path: Path) -> None:
-    """Cython's performance hints name hidden uses of the GIL and bounds checks."""
-    cython = shutil.which("cython", path=str(Path(sys.executable).parent))
-    if cython is None:
-        pytest.skip("cython is not installed beside this Python")
-    source = ROOT / "appliance" / f"{module}.pyx"
-    directives = "boundscheck=False,wraparound=False,cdivision=True,initializedcheck=False"
-    done = subprocess.run(
-        [cython, "-3", "--cplus", "-X", directives, "-o", str(tmp_path / "out.cpp"), str(source)],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "performance hint" not in done.stderr + done.stdout
-
-
-def test_constraints_pin_versions_and_name_no_place() -> None:
+def constraints() -> dict[str, str]:
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
-    assert lines
-    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9_.-]+==[\w.+]+( *;.*)?", line)] == []
+    return {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines)}
 
 
-def test_the_build_group_is_what_the_build_system_requires() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert project["dependency-groups"]["build"] == project["build-system"]["requires"]
+def group(name: str) -> list[str]:
+    """The requirements of a dependency group, with those of the groups it includes."""
+    wanted: list[str] = []
+    for entry in PROJECT["dependency-groups"][name]:
+        wanted += [entry] if isinstance(entry, str) else group(entry["include-group"])
+    return wanted
 
 
-def test_the_readme_names_commands_and_files_that_exist() -> None:
-    readme = (ROOT / "README.md").read_text()
-    makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"\bmake ([a-z]+)", readme)) - {"of"}:
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
-    for link in re.findall(r"\]\(([^)]+)\)", readme):
-        assert (ROOT / link).exists(), link
-    help_text = subprocess.run(
-        [sys.executable, "-c", "from appliance.cli import main; main()", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-    for verb in set(re.findall(r"^    mdc ([a-z]+)", readme, re.MULTILINE)):
-        assert verb in help_text, verb
+def test_constraints_are_exact_versions_and_name_no_place() -> None:
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        assert re.fullmatch(r"#.*|[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.+]*", line), line
+        assert "://" not in line
 
 
-@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_text_names_a_place_of_this_machine(path: Path) -> None:
-    assert not re.search(r"/work/|/root/|/home/\w", path.read_text())
+def test_every_package_that_gets_installed_is_pinned() -> None:
+    pins = constraints()
+    waiting = [Requirement(text) for text in [*PROJECT["project"]["dependencies"], *group("dev"), "pip"]]
+    seen: set[str] = set()
+    while waiting:
+        wanted = waiting.pop()
+        name = canonicalize_name(wanted.name)
+        if name in seen or (wanted.marker and not any(wanted.marker.evaluate({"extra": extra}) for extra in {"", *wanted.extras})):
+            continue
+        seen.add(name)
+        assert name in pins, f"{wanted} is not in constraints.txt"
+        assert wanted.specifier.contains(pins[name]), f"constraints.txt has {name}=={pins[name]}, wanted is {wanted}"
+        try:
+            further = [Requirement(text) for text in metadata.requires(name) or []]
+        except metadata.PackageNotFoundError:
+            continue  # of a group that is not installed here
+        waiting += [one for one in further if not one.marker or any(one.marker.evaluate({"extra": e}) for e in {"", *wanted.extras})]
+
+
+def test_what_compiles_the_modules_is_pinned_alike_in_each_place() -> None:
+    assert sorted(PROJECT["dependency-groups"]["build"]) == sorted(PROJECT["build-system"]["requires"])
+    assert PROJECT["dependency-groups"]["sim"] == PROJECT["project"]["optional-dependencies"]["sim"]
+    for text in PROJECT["project"]["dependencies"]:
+        if text.startswith(("picows", "pysimdjson")):
+            assert text in PROJECT["build-system"]["requires"]
+
+
+def test_no_module_is_a_room_without_a_name() -> None:
+    assert [path for path in tracked() if path.stem in NAMELESS or NAMELESS & set(path.relative_to(ROOT).parts)] == []
+
+
+def test_no_source_file_is_too_long() -> None:
+    sources = [path for path in tracked() if path.suffix in {".py", ".pyx", ".pxd", ".hpp", ".sh"}]
+    assert {str(path): lines for path in sources if (lines := len(path.read_text().splitlines())) > LINES_MAX} == {}
+
+
+def test_compiled_modules_have_their_stub_and_make_nothing_for_one_processor_alone() -> None:
+    for path in (ROOT / "appliance").rglob("*.pyx"):
+        assert path.with_suffix(".pyi").exists(), f"{path} has no .pyi beside it"
+    assert '"-march' not in (ROOT / "setup.py").read_text()
+
+
+def test_make_targets_named_in_documents_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        for words in re.findall(r"(?:`|^\$ )make ((?:[a-z]+ ?)+)", path.read_text(), re.MULTILINE):
+            assert set(words.split()) <= targets, f"{path.name}: make {words}"
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
+            assert "://" in link or (path.parent / link).exists(), f"{path.relative_to(ROOT)}: {link}"
+
+
+def test_the_architecture_page_shows_the_layers_as_they_are_checked() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    for rank, (names, about) in enumerate(zip(layers.LAYERS, layers.WHAT, strict=True)):
+        modules = ", ".join(f"`{name}`" for name in names.split())
+        assert f"| {rank} | {modules} | {about} |" in page
+
+
+def test_versions_agree() -> None:
+    assert re.search(rf"^## ({re.escape(PROJECT['project']['version'])}|Unreleased)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
 
 
 def test_no_text_names_a_place_of_one_machine() -> None:

@@ -13,6 +13,11 @@ from appliance.exchanges.json_cursor cimport FALSE_, JsonCursor, OBJECT, STRING,
 from appliance.exchanges.usual_frame cimport UsualTrade, match_usual_trade
 from appliance.trade cimport SIDE_BUY, SIDE_SELL
 
+cdef extern from "simdjson.cpp":
+    """
+    // The library itself, as a part of this module: pysimdjson installs its source.
+    """
+
 cdef enum:
     EXPONENT_DIGITS_MAX = 2          # so that each is finite as a double
 

@@ -1,0 +1,7 @@
+"""What holds for every test."""
+
+import signal
+
+# A shell ignores Ctrl-C on behalf of what it runs in the background, and so would every process that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
