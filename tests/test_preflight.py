@@ -125,7 +125,7 @@ def test_rings_that_find_no_room_fail_before_the_start(examine: Examine, shm: Pa
 
 def test_the_journals_need_is_set_against_the_free_space(examine: Examine) -> None:
     check = examine()["journal.space"]
-    assert "39 GB a day at 1,500 trades/s" in check.found
+    assert "45 GB a day at 1,500 trades/s" in check.found
     assert "GB free" in check.found
     assert examine(MDC_JOURNAL__KEEP_HOURS="1000000")["journal.space"].state in (State.WARN, State.FAIL)
     full = examine(MDC_JOURNAL__KEEP_FREE_GB="999999")["journal.space"]
