@@ -1,4 +1,4 @@
-"""What can go wrong, in the operator's words; each branch has the exit status of design.md's commands.
+"""What can go wrong, in the operator's words; each branch has its exit status.
 
     MdcError
     ├── CheckFailed          1  something was examined and is not as it must be

@@ -20,7 +20,7 @@ GB = 1_000_000_000
 
 # Binance listed 1,262 spot symbols that traded in August 2024; the rest is room for listings.
 SYMBOLS_ESTIMATE = 1_600
-# A trade's record on Binance, and a busy day's average over all its spot symbols (design.md, section 3).
+# A trade's record on Binance, and a busy day's average over all its spot symbols.
 BYTES_A_TRADE = 345  # header, JSON and padding of a spot trade; benchmarks.loopback prints bytes and trades
 TRADES_PER_S = 1_500
 BYTES_A_DAY = BYTES_A_TRADE * TRADES_PER_S * 86_400

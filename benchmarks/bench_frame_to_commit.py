@@ -32,7 +32,7 @@ STAGE_ROUNDS = 200_000
 
 
 def frames(first_id: int) -> list[bytes]:
-    """Frames in the exact shape of protocol/binance.md, `SYMBOLS` symbols in turn."""
+    """Frames as Binance spells them, `SYMBOLS` symbols in turn."""
     return [
         (
             f'{{"stream":"sym{n % SYMBOLS}usdt@trade","data":{{"e":"trade","E":1790649901913,"s":"SYM{n % SYMBOLS}USDT",'

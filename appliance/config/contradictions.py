@@ -11,7 +11,7 @@ import appliance.exchanges
 from appliance.config.mistakes import Key, Mistake, expected_of, shown
 from appliance.config.schema import Settings
 
-RESERVE_MB_A_LEG = 4  # what a leg may still bring after reading was paused (design.md, back-pressure)
+RESERVE_MB_A_LEG = 4  # what a leg may still bring after reading was paused
 
 
 def contradictions(settings: Settings, where: Mapping[Key, str]) -> Iterator[Mistake]:

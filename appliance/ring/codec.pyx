@@ -1,4 +1,4 @@
-"""How a trade becomes the payload of a record: the JSON of design, field by field, with the digits of the wire."""
+"""How a trade becomes the payload of a record: the JSON of docs/json-output.md, field by field, with the digits of the wire."""
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
