@@ -10,7 +10,8 @@
 set -euo pipefail
 
 repository=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
-suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+own_suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+suite=$own_suite
 captures=
 while [[ ${1-} == --* ]]; do
     case $1 in
@@ -32,15 +33,18 @@ if [[ -z ${MDC_FRESH_ROOT-} ]]; then
 fi
 
 root=$MDC_FRESH_ROOT
-sources=$(find /etc/apt -name '*.sources' -o -name 'sources.list' -o -path '*/sources.list.d/*.list')
 echo "== $suite with python3, make and git, by mmdebstrap"
-# shellcheck disable=SC2086  # a file name a word
-mmdebstrap --quiet --variant=minbase --include=python3,make,git "$suite" "$root" $sources
+sources=$(dirname "$root")/sources
+mkdir "$sources"
+find /etc/apt \( -name '*.sources' -o -name '*.list' \) -exec cp -t "$sources" {} +
+sed -i "s/\b$own_suite\b/$suite/g" "$sources"/*
+mmdebstrap --quiet --variant=minbase --include=python3,make,git "$suite" "$root" "$sources"/*
 
 # This machine's way to its package registries.
 copy() { for path; do [[ ! -e $path ]] || { mkdir -p "$root$(dirname "$path")" && cp -aL "$path" "$root$(dirname "$path")"; }; done; }
 rm -rf "$root/etc/apt"
 copy /etc/apt /usr/share/keyrings /etc/resolv.conf /etc/hosts /etc/pip.conf /etc/xdg/pip "$HOME/.config/pip" "$HOME/.pip"
+find "$root/etc/apt" \( -name '*.sources' -o -name '*.list' \) -exec sed -i "s/\b$own_suite\b/$suite/g" {} +
 copy /etc/ssl/certs/ca-certificates.crt /usr/local/share/ca-certificates
 environment=(HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 "TERM=${TERM:-dumb}")
 while IFS= read -r -d '' pair; do
