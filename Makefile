@@ -1,4 +1,4 @@
-# Each target sets up what it needs: the first time a minute, later a blink. `make help` lists them.
+# Each target sets up what it needs: the first time about two minutes, later a blink. `make help` lists them.
 PYTHON ?= python3
 INSTALL := @$(PYTHON) scripts/install.py
 RUN := .venv/bin
@@ -44,6 +44,7 @@ layers:  ## the picture of the import layers, and the size of each module
 
 wheel:  ## dist/*.whl: what an operator installs
 	$(INSTALL)
+	@rm -rf mdc_appliance.egg-info build/lib*  # nothing of an earlier build
 	@$(RUN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	@ls -sh dist/*.whl
 

@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -76,12 +77,12 @@ def run(
     step: Step,
     *command: object,
     watch: Callable[[str], str] = str.strip,
-    detached: bool = False,
+    finishes: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> None:
     """Run a command to its end, its output into the log; `watch` makes of a line what the step is at. Raises CannotInstall.
 
-    A `detached` command is not ended by Ctrl-C.
+    Ctrl-C ends the command with all its children, unless it is one that `finishes`.
     """
     words = [str(word) for word in command]
     LOG.parent.mkdir(exist_ok=True)
@@ -95,13 +96,19 @@ def run(
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        start_new_session=detached,
+        start_new_session=True,
     )
     assert process.stdout is not None
-    for line in process.stdout:
-        lines.append(line)
-        step.now = watch(line) or step.now
-    status = process.wait()
+    try:
+        for line in process.stdout:
+            lines.append(line)
+            step.now = watch(line) or step.now
+        status = process.wait()
+    except KeyboardInterrupt:
+        if not finishes:
+            os.killpg(process.pid, signal.SIGTERM)
+        process.communicate()
+        raise
     with LOG.open("a", encoding="utf-8") as log:
         log.writelines(lines)
     if status:
@@ -148,10 +155,10 @@ def missing_packages() -> list[str]:
 def install_packages(packages: list[str]) -> None:
     """Install Debian packages as root. Raises CannotInstall with the command for others."""
     with Step(f"Debian packages {' '.join(packages)}") as step:
-        # Detached: Ctrl-C lets apt-get finish rather than leave the package database broken.
+        # Not ended half-way: that leaves the package database broken.
         def apt_get(*words: str) -> None:
             wait = ("-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0")
-            run(step, "apt-get", *wait, *words, detached=True, environment={"DEBIAN_FRONTEND": "noninteractive"})
+            run(step, "apt-get", *wait, *words, finishes=True, environment={"DEBIAN_FRONTEND": "noninteractive"})
 
         install = ("install", "-y", "--no-install-recommends", *packages)
         known = subprocess.run(["apt-cache", "show", *packages], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
@@ -248,7 +255,8 @@ def install(groups: list[str]) -> None:
     further = [package for package in packages if not package.endswith("-venv")]
     if packages:
         check_rights(packages)
-    if first := [package for package in packages if package not in further]:
+    first = [package for package in packages if package not in further]
+    if first:
         install_packages(first)
     failures: list[CannotInstall] = []
 

@@ -349,7 +349,7 @@ class Connection:
             return
         said = transport.close_handshake.recv
         if said is not None:
-            self._reason = self._reason or f"closed by the exchange: {int(said.code)} {said.reason}".rstrip()  # type: ignore[call-overload]
+            self._reason = self._reason or f"closed by the exchange: {int(said.code)} {said.reason or ''}".rstrip()  # type: ignore[call-overload]
         if not transport.is_close_frame_sent:
             transport.send_close(said.code if said is not None and said.code != WSCloseCode.NO_INFO else WSCloseCode.OK)
         transport.disconnect()

@@ -72,6 +72,14 @@ class Place:
         shutil.rmtree(self.ring, ignore_errors=True)
 
 
+def _command() -> Path:
+    """`mdc` as it can be typed here."""
+    mdc = Path(sys.executable).with_name("mdc")
+    if not mdc.exists():
+        return Path("mdc")
+    return mdc.relative_to(Path.cwd()) if mdc.is_relative_to(Path.cwd()) else mdc
+
+
 def run(*, seconds: float, config: Path, data: Path, exchange: Sequence[str] = EXCHANGE, appliance: Sequence[str] = APPLIANCE) -> int:
     """Run it and print the summary; 0 when nothing fell short."""
     console = Console(highlight=False, soft_wrap=True)
@@ -85,7 +93,7 @@ def run(*, seconds: float, config: Path, data: Path, exchange: Sequence[str] = E
         for shortfall in shortfalls:
             console.print(f"[bold red]fell short:[/] {shortfall}")
         if not shortfalls:
-            console.print(f"read it again: mdc tail --rings {place.journal} --from oldest --once")
+            console.print(f"read it again: {_command()} tail --rings {place.journal} --from oldest --once")
         return 1 if shortfalls else 0
     except MdcError as error:
         console.print(f"[bold red]fell short:[/] {error}")
@@ -181,7 +189,7 @@ def _watch(child: subprocess.Popen[bytes], place: Place, seconds: float, console
                 raise CheckFailed(_last_words("the appliance did not end in time", place.log("appliance")))
             view.look()
             if console.is_terminal:
-                live.update(view.picture(f"{max(left_s, 0):.0f} s more; Ctrl-C ends it earlier"), refresh=True)
+                live.update(view.picture(f"{max(left_s, 0):.0f} s more; Ctrl-C stops it without a count"), refresh=True)
             elif view.newest and time.monotonic() - said >= LINE_S:
                 said = time.monotonic()
                 console.print(f"{view.line()}\n    {view.newest}")
