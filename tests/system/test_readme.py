@@ -17,7 +17,7 @@ from tests.system.appliance_process import site
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"^\$ (.+)$", README, re.MULTILINE)
-DEADLINE_S = 30.0
+DEADLINE_S = 90.0  # machines are shared
 
 
 def environment(exchange: LocalExchange, ring_dir: Path, journal_dir: Path) -> dict[str, str]:
