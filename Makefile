@@ -44,7 +44,7 @@ layers:  ## the picture of the import layers, and the size of each module
 
 wheel:  ## dist/*.whl: what an operator installs
 	$(INSTALL)
-	@rm -rf mdc_appliance.egg-info build/lib*  # nothing of an earlier build
+	@rm -rf mdc_appliance.egg-info; find build -path 'build/lib*' -type f ! -name '*.so' -delete  # nothing of an earlier build
 	@$(RUN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	@ls -sh dist/*.whl
 
