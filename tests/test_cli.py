@@ -233,7 +233,7 @@ def test_check_reports_and_changes_nothing(tmp_path: Path, run: Run) -> None:
     code, out, err = run("mdc-appliance", "--config", str(path), "--check")
     assert (code, err) == (0, "")
     assert "PASS  ring.dir" in out
-    assert "39 GB a day" in out
+    assert "45 GB a day" in out
     assert list(tmp_path.iterdir()) == [path]
     code, out, err = run("mdc-appliance", "--config", str(path), "--check", "--json")
     assert (code, err, out[0]) == (0, "", "[")
