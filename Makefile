@@ -27,7 +27,7 @@ lint:  ## style, types, stubs, layers, Cython
 	$(RUN)/ruff format --check
 	$(RUN)/mypy
 	$(RUN)/python -m mypy.stubtest --ignore-missing-stub --ignore-disjoint-bases $$(find appliance -name '*.pyi' | sed 's/\.pyi$$//; s#/#.#g')
-	$(RUN)/cython-lint appliance benchmarks
+	PATH=$(CURDIR)/$(RUN):$$PATH cython-lint appliance benchmarks
 	$(RUN)/python -m scripts.layers --quiet
 
 format:  ## bring the Python into shape
