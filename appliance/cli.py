@@ -65,6 +65,10 @@ Rings = Annotated[
         help="A ring directory, e.g. /run/mdc/binance, or a journal directory, also one copied from another machine.",
     ),
 ]
+RingDirectory = Annotated[
+    Path,
+    typer.Option("--rings", metavar="DIR", envvar="MDC_RINGS", help="A ring directory, e.g. /run/mdc/binance; a journal has no counters."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
@@ -166,7 +170,7 @@ def tail(
 
 @mdc_app.command()
 def stats(
-    rings: Rings,
+    rings: RingDirectory,
     as_json: AsJson = False,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show them again and again, until Ctrl-C.")] = False,
 ) -> None:

@@ -2,6 +2,10 @@
 
 import signal
 
+from tests.mounts import _namespace, mounts
+
+__all__ = ["_namespace", "mounts"]
+
 # A shell ignores Ctrl-C on behalf of what it runs in the background, and so would every process that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -101,6 +101,7 @@ class Chunk:
 
     def turn(self) -> None:
         """The loop's turn: each 50 ms, between two reads."""
+        self.pipeline.store.writer.set_counter("legs_up", self.legs.up)
         changed = self.pipeline.turn()
         if changed is not None:
             logger.bind(chunk=self.number, **changed).warning("the journal's mode changed")

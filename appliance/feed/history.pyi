@@ -10,6 +10,7 @@ STATUS_EVENTS: dict[str, EventKind]
 class Restored:
     records: int
     corrupt: int
+    holes: list[tuple[int, int]]
 
 def snapshot(window: Window, exchange: str, chunk: int) -> list[bytes]: ...
 def restore(window: Window, ring: RingReader, journal_dir: Path | None) -> Restored: ...

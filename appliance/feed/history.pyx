@@ -13,8 +13,9 @@ from appliance.ring.layout cimport RECORD_HEADER_BYTES, SNAPSHOT, TRADE, RecordH
 from appliance.ring.reader cimport STEP_CORRUPT, STEP_NOTHING, STEP_RECORD, RingReader, Step, StreamReader
 
 from appliance.feed.window import EventKind
-from appliance.ring.journal import first_position, segments
-from appliance.ring.reader import SegmentReader
+from appliance.ring.journal import Segment, first_position, segments
+from appliance.ring.layout import BLOCK
+from appliance.ring.reader import Record, SegmentReader
 
 # Events of a window that stand as status records, by the records' `event`.
 STATUS_EVENTS = {
@@ -39,6 +40,8 @@ class Restored:
 
     records: int
     corrupt: int
+    holes: list[tuple[int, int]]
+    """First and last sequence of each span that the journal lost and no hole record tells of: its writer was killed first."""
 
 
 def snapshot(Window window, str exchange, int chunk) -> list[bytes]:
@@ -73,18 +76,38 @@ def restore(Window window, RingReader ring, journal_dir: Path | None) -> Restore
         begin -= 1
         if _begins_with_snapshot(found[begin].path):
             break
+    if begin > 0:
+        replay.last_sequence = _last_sequence(found, begin - 1)
     for index in range(begin, len(found)):
-        limit = first_position(found[index + 1].path) if index + 1 < len(found) else None
-        reader = SegmentReader(found[index].path, limit)
+        reader = _opened(found, index)
         replay.read(reader)
         reader.close()
+    replay.in_journal = False         # what the ring lacks behind it is the flusher's to tell
     if replay.last_sequence:
         ring.seek_sequence(replay.last_sequence + 1)
     else:
         ring.seek_oldest()
     replay.read(ring)
     window.finish_replay()
-    return Restored(replay.records, replay.corrupt)
+    return Restored(replay.records, replay.corrupt, sorted(replay.unrecorded))
+
+
+def _opened(found: list[Segment], index: int) -> SegmentReader:
+    """The reader of a segment, which ends where the next begins, or sooner before a hole."""
+    reader = SegmentReader(found[index].path)
+    if index + 1 < len(found):
+        reader.bound(min(reader.limit, first_position(found[index + 1].path)))
+    return reader
+
+
+def _last_sequence(found: list[Segment], index: int) -> int:
+    """Sequence of the last record of a segment; 0: not to be told."""
+    reader = _opened(found, index)
+    try:
+        reader.seek_position(max(reader.first_position, (reader.limit - 1) // BLOCK * BLOCK))
+        return max((item.sequence for item in reader.poll(BLOCK) if isinstance(item, Record)), default=0)
+    finally:
+        reader.close()
 
 
 def _begins_with_snapshot(path: Path) -> bool:
@@ -110,10 +133,14 @@ cdef class Replay:
     cdef readonly int64_t records
     cdef readonly int64_t corrupt
     cdef readonly int64_t last_sequence
+    cdef bint in_journal
+    cdef set unrecorded               # spans of sequences that the journal lost, without a hole record so far
 
     def __init__(self, Window window):
         self.window = window
         self.instruments = window.instruments
+        self.in_journal = True
+        self.unrecorded = set()
 
     cdef read(self, StreamReader reader):
         """All that `reader` has, from its cursor on."""
@@ -127,6 +154,8 @@ cdef class Replay:
                 self.corrupt += 1
             if step != STEP_RECORD or <int64_t>header.sequence <= self.last_sequence:
                 continue
+            if self.in_journal and 0 < self.last_sequence < <int64_t>header.sequence - 1:
+                self.unrecorded.add((self.last_sequence + 1, header.sequence - 1))
             self.last_sequence = header.sequence
             self.records += 1
             if header.type == TRADE:
@@ -159,6 +188,8 @@ cdef class Replay:
     cdef other(self, dict record):
         """A record of what the window has told: it need not tell that again."""
         kind = record["record"]
+        if kind == "hole":
+            self.unrecorded.discard((record["from_sequence"], record["to_sequence"]))
         if kind == "snapshot":
             for state in record["instruments"]:
                 if state["asset"] in self.instruments:

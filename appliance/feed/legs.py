@@ -82,9 +82,9 @@ class Leg:
         finally:
             self.connections.remove(connection)
         if ending.refusal is None:
-            level = "INFO" if ending.reason == DRAINED else "WARNING"
-            self._log.bind(event="lost").log(level, f"connection ended after {ending.life_s:.1f} s: {ending.reason}")
-            self._tell("lost", reason=ending.reason, life_ms=round(ending.life_s * 1_000))
+            event, level = ("closed", "INFO") if ending.reason == DRAINED else ("lost", "WARNING")
+            self._log.bind(event=event).log(level, f"connection ended after {ending.life_s:.1f} s: {ending.reason}")
+            self._tell(event, reason=ending.reason, life_ms=round(ending.life_s * 1_000))
         return ending
 
     async def _follow(self, connection: Connection) -> None:
@@ -165,6 +165,11 @@ class Legs:
         async with asyncio.TaskGroup() as tasks:
             for connection in self.connections:
                 tasks.create_task(connection.drain(timeout_s))
+
+    @property
+    def up(self) -> int:
+        """Legs that are subscribed now."""
+        return sum(any(one.is_open and one.subscribed.is_set() for one in leg.connections) for leg in self._legs)
 
     @property
     def connections(self) -> list[Connection]:

@@ -77,6 +77,8 @@ class Pipeline:
             RecordType.BOUNDARY, event="start", origin=store.origin.how, previous_sequence=store.origin.last_sequence,
             previous_epoch=store.origin.epoch, replayed_records=restored.records,
         )  # fmt: skip
+        for first, last in restored.holes:
+            pipeline._append(RecordType.HOLE, from_sequence=first, to_sequence=last, reason="found at a start")
         pipeline._snapshot()
         return pipeline
 
@@ -128,6 +130,8 @@ class Pipeline:
         self._window.due(unix_ns(), 0)
         self._write_waiting()
         self._write_events()
+        # What the journal has lost shows when it takes data again, and is to be recorded before the end.
+        self.store.flush((deadline_s - time.monotonic()) / 2)
         self._write_hole()
         self._append(RecordType.BOUNDARY, event="stop", reason=reason)
         return self.store.drain(max(0.1, deadline_s - time.monotonic()))

@@ -73,6 +73,9 @@ class Verdict:
     unrecorded_ids: int = 0
     missing_sequences: list[tuple[int, int]] = field(default_factory=list)
     """Sequences that a hole record accounts for."""
+    lost_holes: list[Ids] = field(default_factory=list)
+    """Ids whose records may be among those."""
+    lost_ids: int = 0
     faults: int = 0
     fault_list: list[Fault] = field(default_factory=list)
 
@@ -110,6 +113,7 @@ class Examination:
         self._holes: list[tuple[int, int]] = []
         self._jumps: list[Jump] = []
         self._journal_end = 0
+        self._lossy = self.ring is not None and self.ring.mode == "lossy"
         self._stopped_at = 0  # sequence of the record with which the writer ended in good order
         self._advance: Advance = lambda size: None
 
@@ -258,10 +262,11 @@ class Examination:
             self.result.fault(record.position, f"payload of a record of type {record.type}: {error!r}", record.sequence)
 
     def _judge_holes(self) -> None:
-        """Sort the missing ids into recorded, unsettled and unrecorded."""
+        """Sort the missing ids into recorded, lost with the journal, unsettled and unrecorded."""
         result = self.result
         result.instruments = max(result.instruments, self.scanner.instruments)
         recorded = {key: Intervals(gaps) for key, gaps in self._gaps.items()}
+        accounted = Intervals(self._holes)
         settled_ns = self.scanner.last_write_ns - (0 if self._stopped_at == self.scanner.last_sequence else GRACE_NS)
         for hole in self.scanner.take_holes():
             gaps = recorded.get((hole.asset, hole.era), _NOTHING)
@@ -270,7 +275,11 @@ class Examination:
                 _keep(result.recorded_holes, Ids(hole.asset, hole.era, first, last))
             for first, last in gaps.without(hole.from_id, hole.to_id):
                 ids = Ids(hole.asset, hole.era, first, last)
-                if hole.began_ns > settled_ns:
+                jumps = self._jumps[hole.jumps.start : hole.jumps.stop]
+                if any(accounted.within(jump.from_sequence, jump.to_sequence) for jump in jumps):
+                    result.lost_ids += last - first + 1
+                    _keep(result.lost_holes, ids)
+                elif hole.began_ns > settled_ns:
                     result.unsettled_ids += last - first + 1
                     _keep(result.unsettled_holes, ids)
                 else:
@@ -283,7 +292,8 @@ class Examination:
         accounted = Intervals(self._holes)
         for jump in self._jumps:
             for first, last in accounted.without(jump.from_sequence, jump.to_sequence):
-                result.fault(jump.position, f"sequences {first} to {last} are missing, and no hole record says so", last + 1)
+                lossy = "; the disk is not taking the journal now (mode lossy)" if self._lossy else ""
+                result.fault(jump.position, f"sequences {first} to {last} are missing, and no hole record says so{lossy}", last + 1)
             result.missing_sequences += accounted.within(jump.from_sequence, jump.to_sequence)
         result.first_sequence = scanner.first_sequence
         result.last_sequence = scanner.last_sequence

@@ -32,6 +32,7 @@ cdef class Flusher:
     # Words between the threads:
     cdef uint64_t turn_at           # the block at which a new segment begins; 0: none wanted
     cdef uint64_t stopping
+    cdef uint64_t urgent            # 1: try again now, whatever failed before
     cdef uint64_t hole_from[64]     # sequences that the journal lost, to be recorded by the writer
     cdef uint64_t hole_to[64]
     cdef uint64_t holes             # published ever; the next goes to holes % 64

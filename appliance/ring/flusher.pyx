@@ -1,6 +1,7 @@
 """The flusher: one native thread that copies the ring's byte stream to disk and says how far it is safe there."""
 import os
 import threading
+import time
 
 from libc.errno cimport EINTR, EINVAL, EIO, ENOSPC, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -140,6 +141,19 @@ cdef class Flusher:
         if write(self.wake_up, &one, 8) != 8 and errno != EINTR:
             pass  # the counter is full: it wakes up anyway
 
+    def flush(self, double timeout_s) -> bool:
+        """Have all that is committed now on disk, at once even behind an error; False if the disk did not take it."""
+        cdef uint64_t target = load_acquire(&self.meta.committed)
+        cdef int64_t deadline_ns = monotonic_ns() + <int64_t>(timeout_s * 1e9)
+        cdef uint64_t errors = load_acquire(&self.meta.flusher_counters[<int>F_ERRORS])
+        store_release(&self.urgent, 1)
+        while load_acquire(&self.meta.flushed) < target:
+            if load_acquire(&self.meta.flusher_counters[<int>F_ERRORS]) != errors or monotonic_ns() > deadline_ns:
+                return False
+            self.wake()
+            time.sleep(0.001)
+        return True
+
     def turn(self, uint64_t position):
         """Begin a new segment at the block at `position`, which begins with a snapshot. One at a time: see `turning`."""
         store_release(&self.turn_at, position)
@@ -235,9 +249,10 @@ cdef class Flusher:
         cdef uint64_t target = load_acquire(&self.meta.committed)
         cdef int64_t started
         cdef uint64_t sequence = self.flushed_sequence
-        if self.retry_at_ns:
-            if monotonic_ns() < self.retry_at_ns:
-                return False
+        if load_acquire(&self.urgent):
+            store_release(&self.urgent, 0)
+        elif self.retry_at_ns and monotonic_ns() < self.retry_at_ns:
+            return False
         if target == self.flushed and not (turn and turn == self.flushed):
             return True
         if self.segment >= 0 and turn and turn <= self.flushed:

@@ -161,6 +161,7 @@ cdef enum Counter:                   # index into Meta.counters; names in layout
     C_CLOCK_STEPS
     C_WRITE_CLAMPED                  # write_ns held so that it never decreases
     C_BEFORE_BASELINE
+    C_LEGS_UP                        # gauge: legs that are subscribed
     C_LEG_FRAMES = 64                # + leg
     C_LEG_WINS = 72                  # + leg: first copies
     C_LEG_DUPLICATES = 80            # + leg

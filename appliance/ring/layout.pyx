@@ -41,6 +41,7 @@ COUNTER_NAMES = {
     C_CLOCK_STEPS: "clock_steps",
     C_WRITE_CLAMPED: "write_clamped",
     C_BEFORE_BASELINE: "before_baseline",
+    C_LEGS_UP: "legs_up",
 }
 COUNTER_NAMES.update({
     start + leg: f"leg{leg}_{name}"

@@ -162,7 +162,7 @@ def time_ns(when: Start) -> int:
             moment = datetime.fromisoformat(when) if clock is None else _last(clock)
         except ValueError:
             raise ConfigError(
-                f"start: found {when!r}; expected 'now', 'oldest', an ISO 8601 time such as 2025-11-08T20:12:11, or HH:MM (UTC)"
+                f"where to begin: found {when!r}; expected 'now', 'oldest', an ISO 8601 time such as 2025-11-08T20:12:11, or HH:MM (UTC)"
             ) from None
     else:
         moment = when

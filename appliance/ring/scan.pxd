@@ -9,6 +9,8 @@ cdef struct Run:
     int64_t first
     int64_t last
     int64_t began_ns                 # write_ns of the trade that jumped ahead and began it
+    uint32_t began_jumps             # jumps of the sequence before that trade
+    uint32_t ended_jumps             # and before the trade that brought `last`
 
 
 cdef struct TradeKey:
@@ -33,6 +35,7 @@ cdef class Scanner:
     cdef vector[vector[Run]] runs            # per key: ids seen, sorted, disjoint
     cdef vector[int64_t] baselines           # per key: the first id seen
     cdef string key
+    cdef readonly uint32_t jumps             # of the sequence: records that the stream does not have
     cdef bint rejoined                       # records before this one could not be read: judge from here on
 
     cdef const char* judge(self, const char* record) noexcept nogil

@@ -21,6 +21,7 @@ class Hole:
     from_id: int
     to_id: int
     began_ns: int
+    jumps: range
 
 class Scanner:
     records: int
@@ -31,6 +32,7 @@ class Scanner:
     epoch: int
     last_write_ns: int
     duplicates: int
+    jumps: int
     def scan(self, reader: StreamReader, records_max: int = ..., until: int = ...) -> list[Record | Lapped | Corrupt | Fault | Jump]: ...
     @property
     def instruments(self) -> int: ...

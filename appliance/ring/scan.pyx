@@ -50,13 +50,17 @@ class Jump:
 
 @dataclass(slots=True, frozen=True)
 class Hole:
-    """Trade ids of one instrument that no record brought, both ends included; `began_ns`: when the next id was written."""
+    """Trade ids of one instrument that no record brought, both ends included; `began_ns`: when the next id was written.
+
+    The records of `jumps` (index of the first, and behind the last) are missing where these ids would stand.
+    """
 
     asset: str
     era: int
     from_id: int
     to_id: int
     began_ns: int
+    jumps: range
 
 
 cdef const char* literal(const char* at, const char* end, const char* text, Py_ssize_t size) noexcept nogil:
@@ -152,6 +156,7 @@ cdef class Scanner:
         cdef RecordHeader* header = <RecordHeader*>reader.buffer
         cdef Step step = STEP_NOTHING
         cdef const char* reason
+        cdef bint jumped = False
         while left and reader.position < until:
             reason = NULL
             with nogil:
@@ -162,6 +167,9 @@ cdef class Scanner:
                         break
                     left -= 1
                     expected = self.last_sequence + 1
+                    jumped = expected > 1 and header.sequence > expected and not self.rejoined
+                    self.jumps += jumped
+                    self.rejoined = False
                     reason = self.judge(reader.buffer)
                     # The rest of a block was passed over: it has no checksum, so look at it.
                     if header.position != before and header.position == block_end(before):
@@ -179,9 +187,8 @@ cdef class Scanner:
                 continue
             if header.position != before and header.position == block_end(before):
                 self.judge_padding(reader, before, header.position, items)
-            if expected > 1 and header.sequence > expected and not self.rejoined:
+            if jumped:
                 items.append(Jump(header.position, expected, header.sequence - 1))
-            self.rejoined = False
             if reason != NULL:
                 items.append(Fault(header.position, header.sequence, reason.decode()))
             if header.type != TRADE:
@@ -247,6 +254,7 @@ cdef class Scanner:
         cdef Run* above = NULL
         if high and id == runs.back().last + 1:
             runs.back().last = id
+            runs.back().ended_jumps = self.jumps
             return True
         if high and id > runs.back().last:
             low = high
@@ -266,6 +274,7 @@ cdef class Scanner:
             below.last = id
             if above != NULL and above.first == id + 1:
                 below.last = above.last
+                below.ended_jumps = above.ended_jumps
                 runs.erase(runs.begin() + low)
         elif above != NULL and above.first == id + 1:
             above.first = id
@@ -274,6 +283,8 @@ cdef class Scanner:
             run.last = id
             # A late id in the midst of a hole splits it; the upper part is as old as the hole.
             run.began_ns = above.began_ns if above != NULL else write_ns
+            run.began_jumps = above.began_jumps if above != NULL else self.jumps
+            run.ended_jumps = self.jumps
             runs.insert(runs.begin() + low, run)
         return True
 
@@ -310,6 +321,7 @@ cdef class Scanner:
                     continue
                 result.append(Hole(
                     asset, int.from_bytes(era, "little"), runs[0][j - 1].last + 1, runs[0][j].first - 1, runs[0][j].began_ns,
+                    range(runs[0][j - 1].ended_jumps, runs[0][j].began_jumps),
                 ))
         self.index_of_key.clear()
         self.keys.clear()

@@ -105,6 +105,10 @@ class ChunkStore:
         if self.flusher is not None:
             self.flusher.turn(position)
 
+    def flush(self, timeout_s: float) -> bool:
+        """Have all that is committed now on disk; False after a disk error, or if it took too long."""
+        return self.flusher is None or self.flusher.flush(timeout_s)
+
     def drain(self, timeout_s: float) -> bool:
         """Flush all that is committed and end the flusher; False if the disk did not take it in time."""
         drained = self.flusher.stop(timeout_s) if self.flusher is not None else True

@@ -115,6 +115,8 @@ class _Server:
             server.close()
             await self._say_farewell()
             ticking.cancel()
+        trades, frames = self._feed.stats()["trades_sent"], self._exchange.counters.frames_sent
+        print(f"mdc sim: sent {trades:,} trades; {frames:,} frames over all connections", file=sys.stderr)
         return 0
 
     async def _tick(self) -> None:

@@ -102,9 +102,10 @@ def run(*, seconds: float, config: Path, data: Path, exchange: Sequence[str] = E
         console.print("interrupted")
         return INTERRUPTED
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing runs any more: let this be finished
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing runs any more: let this be finished
         place.remove_ring()
         console.print(f"left behind: {place.data}")
+        signal.signal(signal.SIGINT, before)
 
 
 def _collect(

@@ -108,7 +108,7 @@ def table(rows: list[dict[str, Any]], before: dict[int, dict[str, Any]] | None =
     if before is not None:
         rates = [(row["trades"] - before.get(row["chunk"], row)["trades"]) / REFRESH_S for row in rows]
         result.add_row("trades/s", *(f"{rate:,.0f}" for rate in rates))
-    for name in ("duplicates", "gaps_open", "gaps_closed", "backfilled", "malformed", "reconnects"):
+    for name in ("duplicates", "gaps_open", "gaps_closed", "backfilled", "malformed", "legs_up", "reconnects"):
         result.add_row(name.replace("_", " "), *(f"{row[name]:,}" for row in rows))
     result.add_row("committed", *(f"{row['committed_seq']:,}" for row in rows))
     result.add_row("flushed", *(f"{row['flushed_seq']:,}" if row["journal_dir"] else "no journal" for row in rows), end_section=True)

@@ -23,6 +23,8 @@ def run(*, rings: Path, filters: Sequence[str], poll_ms: int, start: str, once: 
     """Print what is in the rings or the journal at `rings` from `start` on; the exit code."""
     lines = Lines(filters, as_json, verbose)
     merge = Merge.open(rings, start, follow=not once)
+    if not once and all(reader.ring is None for reader in merge.readers):
+        print(f"mdc: {rings} is a journal: following what is added to it; --from oldest --once shows what it holds", file=sys.stderr)
     try:
         while not merge.ended:
             items = merge.poll()

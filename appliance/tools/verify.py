@@ -52,7 +52,7 @@ def report(verdicts: list[Verdict], console: Console) -> None:
             f"{verdict.first_sequence:,} to {verdict.last_sequence:,}",
             f"{verdict.trades:,}",
             f"{verdict.compared_bytes / 2**20:,.0f} MiB",
-            f"{verdict.recorded_ids:,} ids" if verdict.recorded_ids else "none",
+            f"{missing:,} ids" if (missing := verdict.recorded_ids + verdict.lost_ids) else "none",
         )
     console.print(table)
     for verdict in verdicts:
@@ -64,6 +64,7 @@ def report(verdicts: list[Verdict], console: Console) -> None:
         for first, last in verdict.missing_sequences[:SHOWN]:
             console.print(f"{where} recorded hole in the journal: sequences {first} to {last}", soft_wrap=True)
         _list(console, f"{where} recorded gap:", verdict.recorded_holes)
+        _list(console, f"{where} missing with the records of a recorded hole:", verdict.lost_holes)
         _list(console, f"{where} missing, too recent to be judged:", verdict.unsettled_holes)
         _list(console, f"{where} [bold red]missing without a gap record:[/]", verdict.unrecorded_holes)
         _list(console, f"{where} [bold red]fault[/] at", [f"position {f.position}: {f.reason}" for f in verdict.fault_list], verdict.faults)

@@ -75,5 +75,5 @@ def test_a_new_listing_is_collected_on_the_living_connection(settings: Settings)
         ("BTCUSDT", 2),
     ]
     told = [value for value in values if isinstance(value, Status)]
-    assert [value.event for value in told if value.event not in ("baseline",)] == ["connected", "subscribed", "subscribing", "lost"]
+    assert [value.event for value in told if value.event not in ("baseline",)] == ["connected", "subscribed", "subscribing", "closed"]
     assert [value.fields["symbols"] for value in told if value.event == "subscribing"] == [["币安人生USDT"]]

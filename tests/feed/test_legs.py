@@ -230,7 +230,7 @@ def test_an_announced_end_is_met_with_a_successor_before_the_old_connection_goes
             server.usual_answer(server.peers[1], held[0])
             await fact(lambda: alive(server) == [server.peers[1]])
             assert one.told("leaving") == [{"leg": 0}]
-            assert one.told("lost")[0]["reason"] == "drained"
+            assert one.told("closed")[0]["reason"] == "drained"
             assert len(server.peers) == 2
 
     run(test)
@@ -334,7 +334,7 @@ def test_a_drain_takes_what_every_leg_still_has_and_opens_none_again(tmp_path: P
             server.before_close = last
             await one.legs.drain(5.0)
             assert [json.loads(ear.heard[-1])["data"]["t"] for ear in one.ears] == [499, 499]
-            await fact(lambda: len(one.told("lost")) == 2)
+            await fact(lambda: len(one.told("closed")) == 2)
             assert server.attempts == 2
             assert alive(server) == []
             assert not life.done()  # the watch; the collector ends it

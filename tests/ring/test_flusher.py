@@ -13,7 +13,7 @@ from appliance.clock import unix_ns
 from appliance.ring.layout import JOURNAL_HEADER, PAYLOAD_MAX, RecordType
 from appliance.ring.reader import Lapped, Record, RingReader, SegmentReader
 from appliance.ring.store import ChunkStore
-from tests.ring.conftest import Mounts
+from tests.mounts import Mounts
 from tests.ring.sequenced import BLOCK, Place, append, append_until_full, options, payload_of, sequences
 from tests.streams import until
 

@@ -11,7 +11,7 @@ import pytest
 
 from appliance.errors import CannotRun, RingBusy
 from appliance.ring.ownership import Ownership
-from tests.ring.conftest import Mounts
+from tests.mounts import Mounts
 from tests.ring.sequenced import Place, append
 
 HOLDER = """

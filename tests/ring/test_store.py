@@ -20,7 +20,7 @@ from appliance.ring.journal import JournalReader
 from appliance.ring.layout import JOURNAL_HEADER, RECORD_HEADER, RecordType, crc32c, offsets
 from appliance.ring.reader import Corrupt, Lapped, Record, RingReader, SegmentReader
 from appliance.ring.store import ChunkStore
-from tests.ring.conftest import Mounts
+from tests.mounts import Mounts
 from tests.ring.sequenced import BLOCK, EXCHANGE, Place, append, append_until_full, options, payload_of, poll_all, sequences
 from tests.ring.test_processes import ROOT
 from tests.streams import until

@@ -76,7 +76,7 @@ def test_a_stop_takes_all_that_was_sent_also_what_still_lies_in_the_sockets(here
     assert len(here.trades()) == stats["trades_sent"]
     assert here.gaps() == []
     assert stats["closed_by_client"] == 1
-    ends = [value.fields["reason"] for value in here.values(None) if isinstance(value, Status) and value.event == "lost"]
+    ends = [value.fields["reason"] for value in here.values(None) if isinstance(value, Status) and value.event == "closed"]
     assert ends == ["drained"]
     assert one.was_notified("STOPPING=1")
 

@@ -317,6 +317,30 @@ def test_a_missing_segment_is_found_and_a_hole_record_accounts_for_it(tmp_path: 
     assert verdict["missing_sequences"] == [[2, 3]]
 
 
+def test_ids_that_stood_in_a_recorded_hole_are_told_apart_from_those_that_nobody_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Chunk(tmp_path, options=ROOMY) as chunk:
+        chunk.trades("ETHUSDT", 1, 3)
+        chunk.trades("ETHUSDT", 6, 8)
+        chunk.trade("BTCUSDT", 1)
+        chunk.turn()
+        chunk.trades("BTCUSDT", 2, 5)
+        chunk.turn()
+        chunk.trade("BTCUSDT", 6)
+        chunk.trade("BTCUSDT", 9)
+        chunk.flush()
+        chunk.segments[1].unlink()
+        chunk.event(RecordType.HOLE, from_sequence=8, to_sequence=11)
+    code, (verdict,) = verdicts(chunk.journal_dir, capsys)
+    assert code == 1
+    assert verdict["lost_holes"] == [{"asset": "BTCUSDT", "era": 0, "from_id": 2, "to_id": 5}]
+    assert verdict["unrecorded_holes"] == [
+        {"asset": "ETHUSDT", "era": 0, "from_id": 4, "to_id": 5},
+        {"asset": "BTCUSDT", "era": 0, "from_id": 7, "to_id": 8},
+    ]
+
+
 def test_ring_and_journal_are_compared_byte_for_byte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chunk = written(tmp_path, segments=1)
     flip(chunk.data_path, 1000)
