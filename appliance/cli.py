@@ -6,6 +6,7 @@ What a command needs is imported when it is called, so that help, completion and
 import math
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from appliance.errors import MdcError
+from appliance.errors import CannotRun, MdcError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 TRACEBACK_VARIABLE = "MDC_TRACEBACK"
@@ -114,6 +115,8 @@ def run_appliance(
         raise typer.BadParameter("it goes with --check only", param_hint="'--json'")
 
     def work() -> int:
+        # Python forgets a Ctrl-C that comes in the midst of an import. Nothing is open yet; the collector has its own way to end.
+        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
         from appliance import config as configuration
 
         settings = configuration.load(config)
@@ -295,7 +298,7 @@ def _leave(work: Callable[[], int], with_traceback: bool = False) -> None:
 
 def _tell(error: BaseException, with_traceback: bool) -> int:
     """Print what ended the command; the exit code. Of a task group's errors each is told, and the gravest decides."""
-    leaves = list(_leaves(error))
+    leaves = [_of_the_system(leaf) for leaf in _leaves(error)]
     unexpected = [leaf for leaf in leaves if not isinstance(leaf, MdcError | KeyboardInterrupt | SystemExit)]
     if not unexpected and any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
         return INTERRUPTED
@@ -314,6 +317,13 @@ def _tell(error: BaseException, with_traceback: bool) -> int:
         else:
             print(f"mdc: this is a defect of the program; with {TRACEBACK_VARIABLE}=1 it shows where it comes from", file=sys.stderr)
     return max(codes)
+
+
+def _of_the_system(error: BaseException) -> BaseException:
+    """What the system says of a file is no defect of the program."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return CannotRun(f"{os.fsdecode(error.filename)}: {error.strerror}")
+    return error
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

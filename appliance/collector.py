@@ -49,6 +49,7 @@ def run(settings: Settings, duration_s: float | None) -> int:
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         ):
             runner.run(Collector(settings).run(duration_s))
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: a Ctrl-C too many must not make it a failure
     return 0
 
 

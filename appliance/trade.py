@@ -274,7 +274,7 @@ class Lapped:
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
-    """Bytes behind the cursor that fail their checksum. Reading goes on at the next block."""
+    """Bytes behind the cursor that fail their checksum. Reading goes on at the next good record."""
 
     exchange: str
     chunk: int

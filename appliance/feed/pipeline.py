@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
+from loguru import logger
+
 from appliance.clock import unix_ns
 from appliance.exchanges.decoder import Decoder
 from appliance.feed import history
@@ -75,8 +77,13 @@ class Pipeline:
         store.await_room(options.capacity_bytes // 2, START_ROOM_S)
         pipeline._append(
             RecordType.BOUNDARY, event="start", origin=store.origin.how, previous_sequence=store.origin.last_sequence,
-            previous_epoch=store.origin.epoch, replayed_records=restored.records,
+            previous_epoch=store.origin.epoch, replayed_records=restored.records, cut_bytes=store.origin.cut_bytes,
         )  # fmt: skip
+        if store.origin.cut_bytes or restored.holes:
+            logger.bind(chunk=chunk, event="journal_damaged").warning(
+                f"the end of the journal was damaged or torn: {store.origin.cut_bytes} bytes that are no record cut off, "
+                f"{sum(last - first + 1 for first, last in restored.holes)} records lost, as hole records say"
+            )
         for first, last in restored.holes:
             pipeline._append(RecordType.HOLE, from_sequence=first, to_sequence=last, reason="found at a start")
         pipeline._snapshot()

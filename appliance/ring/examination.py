@@ -12,7 +12,7 @@ from appliance.clock import unix_ns
 from appliance.errors import NotARing
 from appliance.ring.chunk import metas
 from appliance.ring.intervals import Intervals
-from appliance.ring.journal import Segment, first_position, segments
+from appliance.ring.journal import Segment, first_position, misnamed, segments
 from appliance.ring.layout import BLOCK, JOURNAL_HEADER, RecordType
 from appliance.ring.reader import Corrupt, Lapped, Record, RingReader, SegmentReader, StreamReader
 from appliance.ring.scan import Fault, Jump, Scanner
@@ -105,13 +105,19 @@ class Examination:
     def __init__(self, exchange: str, chunk: int, meta_path: Path | None, journal_dir: Path | None) -> None:
         self.exchange = exchange
         self.chunk = chunk
-        self.ring = None if meta_path is None else RingReader(meta_path)
+        self.result = Verdict(exchange, chunk)
+        self.ring: RingReader | None = None
+        if meta_path is not None:
+            try:
+                self.ring = RingReader(meta_path)
+            except (NotARing, OSError) as error:
+                self.result.fault(0, str(error))
         self.journal_dir = journal_dir if self.ring is None else self.ring.journal_dir
         self.scanner = Scanner()
-        self.result = Verdict(exchange, chunk)
         self._gaps: defaultdict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
         self._holes: list[tuple[int, int]] = []
         self._jumps: list[Jump] = []
+        self._damage: list[tuple[Corrupt, Jump | None]] = []  # with the jump of the sequence behind it
         self._journal_end = 0
         self._lossy = self.ring is not None and self.ring.mode == "lossy"
         self._stopped_at = 0  # sequence of the record with which the writer ended in good order
@@ -132,6 +138,9 @@ class Examination:
                 self.result.fault(flushed, f"flushed cursor is ahead of committed ({target})")
             self._compare(self.ring)
             self._scan_journal(target)
+            if self.journal_dir is not None and self._journal_end < flushed > self.ring.first_position:
+                ends = f"ends at position {self._journal_end}" if self._journal_end else "has no segment"
+                self.result.fault(flushed, f"flushed up to here, but {self.journal_dir} {ends}")
             self._scan_ring(self.ring, target)
             if self.scanner.epoch > self.ring.epoch:
                 self.result.fault(target, f"epoch {self.scanner.epoch} in a record, {self.ring.epoch} in .meta")
@@ -150,10 +159,12 @@ class Examination:
         for index, segment in enumerate(found):
             try:
                 reader = SegmentReader(segment.path)
-            except NotARing as error:
+            except (NotARing, OSError) as error:
                 self.result.fault(0, str(error))
                 continue
             try:
+                if reader.first_sequence != segment.first_sequence:
+                    self.result.fault(reader.first_position, misnamed(segment, reader))
                 if index + 1 < len(found):
                     # Shorter than that after a power cut: then it was cut behind its last whole record.
                     reader.bound(min(reader.limit, self._begin(found[index + 1], reader.limit)))
@@ -166,7 +177,7 @@ class Examination:
     def _begin(self, segment: Segment, otherwise: int) -> int:
         try:
             return first_position(segment.path)
-        except NotARing:
+        except (NotARing, OSError):
             return otherwise  # reported when it is its turn
 
     def _compare(self, ring: RingReader) -> None:
@@ -238,9 +249,10 @@ class Examination:
             case Fault():
                 self.result.fault(item.position, item.reason, item.sequence)
             case Corrupt():
-                self.result.fault(item.position, f"no valid record: {item.reason}")
+                self._damage.append((item, None))
             case Jump():
                 self._jumps.append(item)
+                self._damage = [(damage, jump or item) for damage, jump in self._damage]
             case Lapped():
                 self.result.lapped += item.records
                 self._judge_holes()  # what was overwritten cannot be told from what is missing
@@ -290,6 +302,10 @@ class Examination:
         result, scanner = self.result, self.scanner
         self._judge_holes()
         accounted = Intervals(self._holes)
+        for damage, jump in self._damage:
+            # A start that found it has written down which records it cost.
+            if jump is None or accounted.without(jump.from_sequence, jump.to_sequence):
+                result.fault(damage.position, f"no valid record: {damage.reason}")
         for jump in self._jumps:
             for first, last in accounted.without(jump.from_sequence, jump.to_sequence):
                 lossy = "; the disk is not taking the journal now (mode lossy)" if self._lossy else ""

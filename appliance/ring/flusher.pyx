@@ -3,12 +3,13 @@ import os
 import threading
 import time
 
-from libc.errno cimport EINTR, EINVAL, EIO, ENOSPC, errno
+from libc.errno cimport EINTR, EINVAL, EIO, ENOENT, ENOSPC, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 from posix.fcntl cimport O_CLOEXEC, O_CREAT, O_RDWR, O_TRUNC
+from posix.stat cimport fstat, struct_stat
 from posix.unistd cimport close, fdatasync, fsync, ftruncate, pwrite, read, write
 
 from appliance.clock cimport monotonic_ns, now_ns
@@ -248,6 +249,7 @@ cdef class Flusher:
         # Acquire: pairs with the release in Writer.commit.
         cdef uint64_t target = load_acquire(&self.meta.committed)
         cdef int64_t started
+        cdef struct_stat status
         cdef uint64_t sequence = self.flushed_sequence
         if load_acquire(&self.urgent):
             store_release(&self.urgent, 0)
@@ -279,6 +281,10 @@ cdef class Flusher:
         if fdatasync(self.segment) != 0:
             return self.fail()
         observe(&self.meta.fdatasync_ns, monotonic_ns() - started)
+        if fstat(self.segment, &status) == 0 and status.st_nlink == 0:
+            # Deleted under our hands: what is written into it now would be nowhere.
+            set_errno(ENOENT)
+            return self.fail()
         add(&self.meta.flusher_counters[<int>F_FLUSHES], 1)
         add(&self.meta.flusher_counters[<int>F_BYTES], self.written - self.flushed)
         self.retry_at_ns = 0

@@ -2,12 +2,12 @@
 
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from appliance.errors import NotARing
-from appliance.ring.layout import JOURNAL_HEADER
+from appliance.ring.layout import BLOCK, JOURNAL_HEADER, RECORD_HEADER
 from appliance.ring.reader import Corrupt, Lapped, Record, SegmentReader
 
 _NAME = re.compile(r"^(?P<exchange>[a-z0-9]+)_trade_chunk(?P<chunk>\d+)\.(?P<first>\d+)\.journal$")
@@ -131,6 +131,8 @@ class JournalReader:
             reader = SegmentReader(segment.path)
         except FileNotFoundError:
             return False
+        if reader.first_sequence != segment.first_sequence:
+            raise NotARing(misnamed(segment, reader))
         self.close()
         self._current, self._inode, self._reader = segment, inode, reader
         self._expected = 0
@@ -196,6 +198,8 @@ class JournalEnd:
     position: int
     sequence: int
     write_ns: int
+    cut_bytes: int = 0
+    """What stood behind that and was no record: torn by a power cut, or damaged. Counted up to one block."""
 
 
 def identity(journal_dir: Path, exchange: str, chunk: int) -> str | None:
@@ -209,19 +213,27 @@ def identity(journal_dir: Path, exchange: str, chunk: int) -> str | None:
     return None
 
 
-def recover(journal_dir: Path, exchange: str, chunk: int, flushed: int | None) -> JournalEnd | None:
+def recover(journal_dir: Path, exchange: str, chunk: int, flushed: int | None, in_ring: int | None = None) -> JournalEnd | None:
     """Cut the newest segment after its last good record, and say where that is; None without segments.
 
-    `flushed`: the cursor of a ring that outlived its writer: known to be on disk, so nothing need be read up to there.
+    `flushed`, `in_ring`: of a ring that outlived its writer, what is known to be on disk, so that nothing need be read
+    up to there; and the oldest position that can be written again from it, where the disk has damaged the newest block.
     """
     for hidden in journal_dir.glob(f".{exchange}_trade_chunk{chunk}.next"):
         hidden.unlink()
     while found := segments(journal_dir, exchange, chunk):
         newest = found[-1]
-        reader = SegmentReader(newest.path)
         try:
-            end = _last_record(reader, flushed)
+            reader = SegmentReader(newest.path)
+        except NotARing as error:
+            raise NotARing(f"{error}; it is the newest segment: restore it or move it away, then start again") from None
+        try:
+            if newest.first_sequence != reader.first_sequence:
+                raise NotARing(misnamed(newest, reader))
+            end = _last_flushed(reader, flushed, in_ring) or _last_record(reader)
             size = end.position - reader.first_position + JOURNAL_HEADER
+            if end.position != flushed:
+                end = replace(end, cut_bytes=_written(reader.raw(end.position, BLOCK)))
         finally:
             reader.close()
         fd = os.open(newest.path, os.O_RDWR | os.O_CLOEXEC)
@@ -240,28 +252,50 @@ def recover(journal_dir: Path, exchange: str, chunk: int, flushed: int | None) -
     return None
 
 
-def _last_record(reader: SegmentReader, flushed: int | None) -> JournalEnd:
-    size = reader.limit - reader.first_position
-    sequence, write_ns, epoch = reader.first_sequence - 1, 0, reader.epoch
-    if flushed is not None and reader.first_position <= flushed <= reader.first_position + size:
-        reader.bound(flushed)
+def misnamed(segment: Segment, reader: SegmentReader) -> str:
+    """What to say of a segment whose name is not its own."""
+    return f"{segment.path}: begins with sequence {reader.first_sequence}, not {segment.first_sequence} as its name says; rename it back"
+
+
+def _last_flushed(reader: SegmentReader, flushed: int | None, in_ring: int | None) -> JournalEnd | None:
+    """Where the newest segment ends by the ring's cursor, or before that a block that the ring still has; None: not to be told so."""
+    if flushed is None or not reader.first_position <= flushed <= reader.limit:
+        return None
+    while True:
         # Reading one block is enough to know the last record's sequence.
-        start = max(reader.first_position, (flushed - 1) // JOURNAL_HEADER * JOURNAL_HEADER)
+        start = max(reader.first_position, (flushed - 1) // BLOCK * BLOCK)
+        reader.bound(flushed)
         reader.seek_position(start)
-    position = reader.position
+        items = reader.poll(BLOCK)
+        if reader.position == flushed and all(isinstance(item, Record) for item in items):
+            return _end(reader, flushed, items)
+        if in_ring is None or start < in_ring or start == reader.first_position:
+            reader.bound()
+            reader.seek_position(reader.first_position)
+            return None
+        flushed = start
+
+
+def _last_record(reader: SegmentReader) -> JournalEnd:
+    """Where the last good record ends. Damage before it stays: what it cost, a hole record says after the start."""
+    end = _end(reader, reader.first_position, [])
     while items := reader.poll():
-        for item in items:
-            if isinstance(item, Corrupt):
-                raise NotARing(
-                    f"{reader.path}: bytes at position {item.position} are no valid record ({item.reason}), yet good records follow; "
-                    "move the file away or restore it, then start again"
-                )
-            if isinstance(item, Record):
-                sequence, write_ns, epoch = item.sequence, item.write_ns, max(epoch, item.epoch)
-        position = reader.position
-    if flushed is not None and reader.bounded:
-        position = flushed
-    return JournalEnd(reader.ring_id, epoch, position, sequence, write_ns)
+        good = [item for item in items if isinstance(item, Record)]
+        if good:
+            end = _end(reader, good[-1].position + (RECORD_HEADER + len(good[-1].payload) + 7) // 8 * 8, good)
+    return end
+
+
+def _end(reader: SegmentReader, position: int, items: Sequence[Record | Lapped | Corrupt]) -> JournalEnd:
+    last = next((item for item in reversed(items) if isinstance(item, Record)), None)
+    if last is None:
+        return JournalEnd(reader.ring_id, reader.epoch, position, reader.first_sequence - 1, 0)
+    return JournalEnd(reader.ring_id, max(reader.epoch, last.epoch), position, last.sequence, last.write_ns)
+
+
+def _written(content: bytes) -> int:
+    """How many of these bytes stand before the zeros of a file that was allocated ahead."""
+    return len(content.rstrip(b"\0"))
 
 
 def _fsync_directory(directory: Path) -> None:

@@ -50,6 +50,7 @@ cdef class RingReader(StreamReader):
     cdef readonly object meta_path
     cdef readonly long inode
 
+    cdef check_cursors(self)
     cdef Step next(self) noexcept nogil
     cdef void resume(self) noexcept nogil
     cdef void seek_where(self, uint64_t wanted, bint by_time) noexcept
@@ -82,7 +83,9 @@ cdef class SegmentReader(StreamReader):
     cdef void seek_where(self, uint64_t wanted, bint by_time) noexcept
     cdef bint load(self) noexcept nogil
     cdef bint ends_here(self) noexcept nogil
-    cdef bint valid_record_follows(self) noexcept nogil
+    cdef Step corrupt(self, const char* reason) noexcept nogil
+    cdef uint64_t good_record_in_block(self) noexcept nogil
+    cdef bint good_record_after(self) noexcept nogil
 
 
 cdef const char* fault(const char* record, uint64_t position, uint64_t available) noexcept nogil

@@ -19,6 +19,7 @@ from appliance.ring.layout cimport (
     PADDING,
     RECORD_BYTES_MAX,
     RECORD_HEADER_BYTES,
+    WORD_BYTES,
     FlushMark,
     JournalHeader,
     RecordHeader,
@@ -65,7 +66,7 @@ class Lapped:
 
 @dataclass(slots=True, frozen=True)
 class Corrupt:
-    """Bytes behind the cursor that are no valid record; reading goes on at the next block."""
+    """Bytes behind the cursor that are no valid record; reading goes on at the next good one."""
 
     position: int
     reason: str
@@ -171,6 +172,7 @@ cdef class RingReader(StreamReader):
             raise NotARing(
                 f"{meta_path}: capacity {self.capacity}, blocks of {self.meta.block_bytes}; expected a power of two and {BLOCK_BYTES}"
             )
+        self.check_cursors()
         self.data = self.data_mapping.address
         self.mask = self.capacity - 1
         self.name = self.meta_path.stem
@@ -181,6 +183,19 @@ cdef class RingReader(StreamReader):
         journal_dir = text(self.meta.journal_dir[:3072])
         self.journal_dir = Path(journal_dir) if journal_dir else None
         self.seek_oldest()
+
+    cdef check_cursors(self):
+        """Raise NotARing for cursors that no writer leaves behind: followed, they would lead anywhere."""
+        # In this order: each only grows, so that a writer at work cannot make them look wrong.
+        cdef uint64_t flushed = load_acquire(&self.meta.flushed)
+        cdef uint64_t committed = load_acquire(&self.meta.committed)
+        cdef uint64_t claimed = load_acquire(&self.meta.claimed)
+        cdef uint64_t later = load_acquire(&self.meta.committed)
+        if not self.meta.first_position <= flushed <= committed <= claimed <= later + self.capacity:
+            raise NotARing(
+                f"{self.meta_path}: cursors are damaged: first {self.meta.first_position}, flushed {flushed}, committed {committed}, "
+                f"claimed {claimed}, capacity {self.capacity}; remove the ring's two files, the journal has what was flushed"
+            )
 
     cdef bint overtaken(self, uint64_t position) noexcept nogil:
         """Whether bytes at `position` may have changed. After a copy, behind an acquire fence, it judges the copy."""
@@ -360,6 +375,11 @@ cdef class RingReader(StreamReader):
         return self.oldest()
 
     @property
+    def first_position(self) -> int:
+        """Position at which this ring file begins in the stream."""
+        return self.meta.first_position
+
+    @property
     def first_sequence(self) -> int:
         """Sequence of the first record that this ring file ever held; older ones are in the journal alone."""
         return self.meta.first_sequence
@@ -427,7 +447,7 @@ cdef class RingReader(StreamReader):
         if count and load_relaxed(&self.meta.flush_marks[low % FLUSH_MARKS].position) >= position:
             return None
         while low < high:
-            middle = (low + high) // 2
+            middle = low + (high - low) // 2
             if load_relaxed(&self.meta.flush_marks[middle % FLUSH_MARKS].position) < position:
                 low = middle + 1
             else:
@@ -471,7 +491,7 @@ cdef class SegmentReader(StreamReader):
     def __init__(self, path, limit=None):
         cdef JournalHeader* header
         self.path = Path(path)
-        self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        self.fd = open_file(self.path)
         head = os.pread(self.fd, JOURNAL_HEADER_BYTES, 0)
         if len(head) < JOURNAL_HEADER_BYTES or not head.startswith(MAGIC_JOURNAL):
             raise NotARing(f"{path}: does not begin as a journal segment does")
@@ -562,27 +582,49 @@ cdef class SegmentReader(StreamReader):
 
     cdef Step at_bad_record(self, const char* reason) noexcept nogil:
         """No record here: the end of what was written, or damage within it."""
+        cdef RecordHeader* header = <RecordHeader*>self.buffer
         if self.bounded and self.ends_here():
             # The stream goes on in the next segment: at its next block after a reboot, further on behind a hole.
             return STEP_NOTHING
         if not self.bounded:
-            if not self.valid_record_follows():
+            # A segment that was cut to its length ends with a record: damage, not an end.
+            if not self.good_record_after() and self.position + align_up(header.length) != self.limit:
                 self.open_end = True
                 return STEP_NOTHING
-            # Good records follow. Were these bytes just not written yet when we came by?
+            # Were these bytes just not written yet when we came by?
             if self.look() == NULL:
                 return self.next()
         return self.corrupt(reason)
+
+    cdef Step corrupt(self, const char* reason) noexcept nogil:
+        """Go on at the next good record of the block, else at the next block."""
+        self.corrupt_position = self.position
+        self.corrupt_reason = reason
+        self.position = self.good_record_in_block() or block_end(self.position)
+        self.next_sequence = 0
+        return STEP_CORRUPT
 
     cdef bint ends_here(self) noexcept nogil:
         """Whether the file has no byte at the cursor or behind it."""
         cdef char byte
         return pread(self.fd, &byte, 1, self.position - self.first_position + JOURNAL_HEADER_BYTES) == 0
 
-    cdef bint valid_record_follows(self) noexcept nogil:
-        """Whether a later block begins with a good record: then what lies here was once good as well."""
+    cdef uint64_t good_record_in_block(self) noexcept nogil:
+        """Position of the next good record of the cursor's block; 0: none."""
+        cdef uint64_t at = self.position + WORD_BYTES
+        if not self.block_position <= self.position < self.block_position + self.block_bytes and not self.load():
+            return 0
+        while at + RECORD_HEADER_BYTES <= self.block_position + self.block_bytes:
+            # Nearly always its position tells already that here is none.
+            if fault(self.block + (at - self.block_position), at, self.block_position + self.block_bytes - at) == NULL:
+                return at
+            at += WORD_BYTES
+        return 0
+
+    cdef bint good_record_after(self) noexcept nogil:
+        """Whether a good record stands behind the cursor: then what lies here was once good as well."""
         cdef uint64_t here = self.position
-        cdef bint found = False
+        cdef bint found = self.good_record_in_block() != 0
         self.position = block_end(self.position)
         while self.position < self.limit and not found:
             if not self.load() or self.block_bytes < RECORD_HEADER_BYTES:
@@ -661,8 +703,14 @@ cdef str text(bytes field):
     return field.partition(b"\0")[0].decode(errors="backslashreplace")
 
 
+cdef int open_file(path) except -1:
+    if not path.is_file() and path.exists():
+        raise NotARing(f"{path}: is not a file")
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
 cdef Mapping map_file(path):
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = open_file(path)
     try:
         if os.fstat(fd).st_size == 0:
             raise NotARing(f"{path}: is empty")

@@ -38,6 +38,7 @@ class Origin:
     last_sequence: int
     epoch: int
     last_write_ns: int  # 0: unknown
+    cut_bytes: int = 0  # of the journal's end, that were no record
 
 
 class ChunkStore:
@@ -128,15 +129,15 @@ def _prepare(meta_path: Path, journal_dir: Path | None, exchange: str, chunk: in
                 f"{meta_path} and the journal in {journal_dir} belong to different rings ({ring.ring_id[:8]}… and {theirs[:8]}…); "
                 "use the journal directory that this ring was written with, or move the ring's files away"
             )
-        end = journal.recover(journal_dir, exchange, chunk, ring.flushed if ring else None) if journal_dir else None
+        end = journal.recover(journal_dir, exchange, chunk, *_known(ring)) if journal_dir else None
         if ring is not None and (end is None or end.position <= ring.committed):
             _set_flushed(ring, meta_path, journal_dir, end)
             if ring.capacity == options.capacity_bytes:
                 _set(meta_path, "journal_dir", (str(journal_dir.resolve()) if journal_dir else "").encode().ljust(3072, b"\0"))
-                return Origin("ring", ring.last_sequence, ring.epoch, _last_write_ns(ring))
+                return Origin("ring", ring.last_sequence, ring.epoch, _last_write_ns(ring), end.cut_bytes if end else 0)
             if journal_dir is not None:
                 _save_tail(ring, meta_path, journal_dir, options)
-                end = journal.recover(journal_dir, exchange, chunk, ring.flushed)
+                end = journal.recover(journal_dir, exchange, chunk, *_known(ring))
         last_sequence = end.sequence if end else (ring.last_sequence if ring else 0)
         position = end.position if end else (ring.committed if ring else 0)
         stream = end or ring
@@ -147,7 +148,7 @@ def _prepare(meta_path: Path, journal_dir: Path | None, exchange: str, chunk: in
             ring_id, exchange, chunk, socket.gethostname(), options.capacity_bytes, (position + BLOCK - 1) // BLOCK * BLOCK,
             last_sequence + 1, time.time_ns(), str(journal_dir.resolve()) if journal_dir else "", epoch,
         ))  # fmt: skip
-        return Origin("journal" if position else "new", last_sequence, epoch, last_write_ns)
+        return Origin("journal" if position else "new", last_sequence, epoch, last_write_ns, end.cut_bytes if end else 0)
     finally:
         if ring is not None:
             ring.close()
@@ -167,6 +168,11 @@ def _surviving(meta_path: Path) -> RingReader | None:
     return ring
 
 
+def _known(ring: RingReader | None) -> tuple[int | None, int | None]:
+    """What a surviving ring says of the journal: how far it is on disk, and from where on it can be written again."""
+    return (None, None) if ring is None else (ring.flushed, ring.oldest_position)
+
+
 def _set_flushed(ring: RingReader, meta_path: Path, journal_dir: Path | None, end: journal.JournalEnd | None) -> None:
     """Let the flusher go on where the journal really ends: it may have been emptied, cut or exchanged."""
     if journal_dir is None:
@@ -174,6 +180,9 @@ def _set_flushed(ring: RingReader, meta_path: Path, journal_dir: Path | None, en
     elif end is None:
         # No journal of this ring here: what the ring still holds is written out first.
         flushed, sequence = ring.oldest_position, _sequence_at(ring, ring.oldest_position) - 1
+    elif end.position < ring.first_position:
+        # The ring was made behind the journal's end, at a block, and nothing of it is on disk yet.
+        flushed, sequence = ring.first_position, ring.first_sequence - 1
     else:
         flushed, sequence = end.position, end.sequence
     if flushed < ring.flushed:

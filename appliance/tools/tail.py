@@ -117,7 +117,7 @@ def loss(value: Lapped | Damaged) -> str:
     """One line on what this reader did not get."""
     where = f"{value.exchange} chunk {value.chunk}"
     if isinstance(value, Damaged):
-        return f"mdc: {where}: bytes at position {value.position} are no valid record ({value.reason}); going on at the next block"
+        return f"mdc: {where}: bytes at position {value.position} are no valid record ({value.reason}); going on at the next good one"
     return f"mdc: {where}: lapped, {value.records} records lost (sequence {value.from_sequence} to {value.to_sequence})"
 
 

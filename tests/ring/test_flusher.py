@@ -420,3 +420,22 @@ def test_a_stop_with_a_full_disk_says_so_and_keeps_the_ring(tmp_path: Path, moun
     append(store, 1)
     assert store.drain(10)
     assert disk.place.journaled() == list(range(1, last + 2))
+
+
+def test_a_segment_that_is_deleted_while_it_is_written_is_noticed_and_followed_by_another(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    store = place.open()
+    store.start()
+    append(store, 1000)
+    await_flush(store)
+    (segment,) = place.segments
+    segment.unlink()
+    assert store.flusher is not None
+    append(store, 1)
+    until(lambda: store.flusher is not None and store.flusher.failing, "the error")
+    assert store.flusher.error_text == "No such file or directory"
+    append(store, 10)
+    assert store.drain(10)
+    found = sequences(place.journal())
+    assert found == list(range(found[0], 1012))
+    assert found[0] <= 1001

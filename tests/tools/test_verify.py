@@ -16,7 +16,7 @@ import pytest
 from appliance.errors import NotARing
 from appliance.ring import examination
 from appliance.ring.layout import BLOCK, JOURNAL_HEADER, RECORD_HEADER, RecordType, crc32c
-from appliance.ring.reader import RingReader
+from appliance.ring.reader import Record, RingReader, SegmentReader
 from appliance.tools import verify
 from tests.streams import DEADLINE_S, ROOMY, Chunk, until
 
@@ -371,7 +371,7 @@ def test_a_flushed_cursor_ahead_of_committed_is_found(tmp_path: Path, capsys: py
         meta.write(struct.pack("<Q", 1 << 40))
     code, (verdict,) = verdicts(chunk.ring_dir, capsys)
     assert code == 1
-    assert "flushed cursor is ahead of committed" in verdict["fault_list"][0]["reason"]
+    assert "cursors are damaged" in verdict["fault_list"][0]["reason"]
 
 
 @pytest.mark.parametrize("cut", [8, 63, 64, 100, 5000])
@@ -400,6 +400,61 @@ def test_a_damaged_segment_header_is_one_fault_and_the_rest_is_read(tmp_path: Pa
     assert code == 1
     assert "checksum" in verdict["fault_list"][0]["reason"]
     assert verdict["last_sequence"] == 1500
+
+
+@pytest.mark.parametrize("how", ["segments_deleted", "directory_gone", "newest_deleted"])
+def test_what_was_flushed_and_is_not_in_the_journal_is_missed(tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str) -> None:
+    chunk = written(tmp_path, segments=3)
+    for segment in chunk.segments[2:] if how == "newest_deleted" else chunk.segments:
+        segment.unlink()
+    if how == "directory_gone":
+        chunk.journal_dir.rmdir()
+    code, (verdict,) = verdicts(chunk.ring_dir, capsys)
+    assert code == 1
+    assert any("flushed up to here, but" in fault["reason"] for fault in verdict["fault_list"])
+
+
+def test_segments_that_were_swapped_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chunk = written(tmp_path, segments=3)
+    first, second, _ = chunk.segments
+    aside = first.rename(first.with_suffix(".aside"))
+    second.rename(first)
+    aside.rename(second)
+    code, (verdict,) = verdicts(chunk.journal_dir, capsys)
+    assert code == 1
+    assert "rename it back" in verdict["fault_list"][0]["reason"]
+
+
+@pytest.mark.parametrize("name", ["data", "segment"])
+def test_a_directory_in_the_place_of_a_file_is_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    chunk = written(tmp_path)
+    victim = chunk.data_path if name == "data" else chunk.segments[0]
+    victim.unlink()
+    victim.mkdir()
+    code, (verdict,) = verdicts(chunk.ring_dir if name == "data" else chunk.journal_dir, capsys)
+    assert code == 1
+    assert "is not a file" in verdict["fault_list"][0]["reason"]
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_damage_that_a_hole_record_accounts_for_is_no_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str], recorded: bool) -> None:
+    with Chunk(tmp_path, options=ROOMY) as chunk:
+        chunk.trades("BTCUSDT", 1, 9)
+        chunk.flush()
+        if recorded:
+            chunk.event(RecordType.HOLE, from_sequence=5, to_sequence=5)
+        else:
+            chunk.trade("BTCUSDT", 10)
+        chunk.flush()
+    (segment,) = chunk.segments
+    reader = SegmentReader(segment)
+    fifth = [item.position for item in reader.poll(5) if isinstance(item, Record)][4]
+    reader.close()
+    flip(segment, BLOCK + fifth + 100)
+    code, (verdict,) = verdicts(chunk.journal_dir, capsys)
+    assert code == (0 if recorded else 1)
+    assert verdict["faults"] == (0 if recorded else 2)  # the damage, and the sequence that it cost
+    assert verdict["missing_sequences"] == ([[5, 5]] if recorded else [])
 
 
 def test_several_chunks_are_each_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
