@@ -13,7 +13,7 @@ from functools import partial
 from os import PathLike
 from pathlib import Path
 
-from appliance.errors import CannotRun, CheckFailed, ConfigError, ExchangeRefused, MdcError, NotARing, RingBusy, RingCorrupt
+from appliance.errors import CannotRun, CheckFailed, ConfigError, ExchangeRefused, MdcError, NotARing, RingBusy
 from appliance.ring.merge import Merge, values
 from appliance.trade import Boundary, Damaged, Gap, GapClosed, Hole, Kind, Lapped, Side, Status, Trade
 
@@ -56,7 +56,6 @@ __all__ = [
     "MdcError",
     "NotARing",
     "RingBusy",
-    "RingCorrupt",
     "Side",
     "Status",
     "Trade",

@@ -6,8 +6,7 @@
     │   └── ExchangeRefused  2  refused for good: 451, credentials
     └── CannotRun            3  could not run: this machine, these files, just now
         ├── RingBusy         3  another writer owns the directory
-        ├── NotARing         3  no ring or journal, or of a format that this version does not read
-        └── RingCorrupt      3  a ring or journal whose own description contradicts itself
+        └── NotARing         3  no ring or journal, or one that this version cannot read
 
 A message says what was found, where, what was expected and what to do. `cli` alone catches.
 """
@@ -49,7 +48,3 @@ class RingBusy(CannotRun):
 
 class NotARing(CannotRun):
     """No ring and no journal at this path, or one of a format that this version does not read."""
-
-
-class RingCorrupt(CannotRun):
-    """A ring or journal whose header contradicts itself or its file. Bad records are values, not exceptions."""

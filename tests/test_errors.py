@@ -12,7 +12,6 @@ EXIT_CODES = {
     "CannotRun": 3,
     "RingBusy": 3,
     "NotARing": 3,
-    "RingCorrupt": 3,
 }
 
 

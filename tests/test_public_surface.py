@@ -24,7 +24,6 @@ def test_all_is_the_whole_surface() -> None:
         "MdcError",
         "NotARing",
         "RingBusy",
-        "RingCorrupt",
         "Side",
         "Status",
         "Trade",

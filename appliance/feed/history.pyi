@@ -9,7 +9,6 @@ STATUS_EVENTS: dict[str, EventKind]
 @dataclass(slots=True, frozen=True)
 class Restored:
     records: int
-    corrupt: int
     holes: list[tuple[int, int]]
 
 def snapshot(window: Window, exchange: str, chunk: int) -> list[bytes]: ...

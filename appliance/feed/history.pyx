@@ -9,8 +9,17 @@ from libc.string cimport memchr
 
 from appliance.exchanges.instruments cimport Instruments
 from appliance.feed.window cimport Window
-from appliance.ring.layout cimport RECORD_HEADER_BYTES, SNAPSHOT, TRADE, RecordHeader
-from appliance.ring.reader cimport STEP_CORRUPT, STEP_NOTHING, STEP_RECORD, RingReader, Step, StreamReader
+from appliance.ring.layout cimport (
+    GAP,
+    GAP_CLOSED,
+    HOLE,
+    RECORD_HEADER_BYTES,
+    SNAPSHOT,
+    STATUS,
+    TRADE,
+    RecordHeader,
+)
+from appliance.ring.reader cimport STEP_NOTHING, STEP_RECORD, RingReader, Step, StreamReader
 
 from appliance.feed.window import EventKind
 from appliance.ring.journal import Segment, first_position, segments
@@ -39,7 +48,6 @@ class Restored:
     """What a start has read back."""
 
     records: int
-    corrupt: int
     holes: list[tuple[int, int]]
     """First and last sequence of each span that the journal lost and no hole record tells of: its writer was killed first."""
 
@@ -74,7 +82,8 @@ def restore(Window window, RingReader ring, journal_dir: Path | None) -> Restore
     begin = len(found)
     while begin > 0:
         begin -= 1
-        if _begins_with_snapshot(found[begin].path):
+        replay.begin_position = _snapshot_position(found[begin].path)
+        if replay.begin_position:
             break
     if begin > 0:
         replay.last_sequence = _last_sequence(found, begin - 1)
@@ -89,7 +98,7 @@ def restore(Window window, RingReader ring, journal_dir: Path | None) -> Restore
         ring.seek_oldest()
     replay.read(ring)
     window.finish_replay()
-    return Restored(replay.records, replay.corrupt, sorted(replay.unrecorded))
+    return Restored(replay.records, sorted(replay.unrecorded))
 
 
 def _opened(found: list[Segment], index: int) -> SegmentReader:
@@ -110,18 +119,22 @@ def _last_sequence(found: list[Segment], index: int) -> int:
         reader.close()
 
 
-def _begins_with_snapshot(path: Path) -> bool:
-    """Whether a complete snapshot stands before the segment's first trades, those of the block it repeats apart."""
+def _snapshot_position(path: Path) -> int:
+    """Position of the first complete snapshot among a segment's first records; 0: there is none.
+
+    Before it may stand the block that the segment repeats, and of a restart the boundary record.
+    """
     reader = SegmentReader(path)
     try:
-        seen = 0
+        seen = position = 0
         for item in reader.poll(2048):
-            if getattr(item, "type", None) == SNAPSHOT:
+            if isinstance(item, Record) and item.type == SNAPSHOT:
                 state = json.loads(item.payload)
                 seen = seen + 1 if state["part"] == seen + 1 else 0
+                position = item.position if state["part"] == 1 else position
                 if seen == state["parts"]:
-                    return True
-        return False
+                    return position
+        return 0
     finally:
         reader.close()
 
@@ -131,7 +144,7 @@ cdef class Replay:
     cdef Window window
     cdef Instruments instruments
     cdef readonly int64_t records
-    cdef readonly int64_t corrupt
+    cdef int64_t begin_position       # of the snapshot that tells all that stands before it; 0: none does
     cdef readonly int64_t last_sequence
     cdef bint in_journal
     cdef set unrecorded               # spans of sequences that the journal lost, without a hole record so far
@@ -149,24 +162,26 @@ cdef class Replay:
         while True:
             step = reader.next()
             if step == STEP_NOTHING:
+                reader.check()
                 return
-            if step == STEP_CORRUPT:
-                self.corrupt += 1
             if step != STEP_RECORD or <int64_t>header.sequence <= self.last_sequence:
                 continue
             if self.in_journal and 0 < self.last_sequence < <int64_t>header.sequence - 1:
                 self.unrecorded.add((self.last_sequence + 1, header.sequence - 1))
             self.last_sequence = header.sequence
+            if <int64_t>header.position < self.begin_position:
+                continue
             self.records += 1
             if header.type == TRADE:
                 self.trade(reader.buffer + RECORD_HEADER_BYTES, header.length - RECORD_HEADER_BYTES, header.recv_ns)
-            else:
+            elif header.type in (GAP, GAP_CLOSED, HOLE, STATUS, SNAPSHOT):
                 self.other(json.loads(PyBytes_FromStringAndSize(
                     reader.buffer + RECORD_HEADER_BYTES, header.length - RECORD_HEADER_BYTES
                 )))
 
     cdef trade(self, const char* payload, Py_ssize_t size, int64_t recv_ns):
         """One trade's JSON, which our own encoder wrote: only its name and its id are looked for."""
+        cdef const char* end = payload + size
         cdef const char* name = field(payload, size, b'"asset":"', 9)
         if name == NULL:
             return
@@ -181,8 +196,8 @@ cdef class Replay:
         cdef int instrument = self.instruments.lookup(name, name_end - name)
         if instrument >= 0:
             self.window.replay(
-                instrument, number(id_text), <uint32_t>number(era_text) if era_text != NULL else 0,
-                exchange_ts_ms=number(ts_text), recv_ns=recv_ns,
+                instrument, number(id_text, end), <uint32_t>number(era_text, end) if era_text != NULL else 0,
+                exchange_ts_ms=number(ts_text, end), recv_ns=recv_ns,
             )
 
     cdef other(self, dict record):
@@ -212,9 +227,9 @@ cdef const char* field(const char* payload, Py_ssize_t size, const char* key, Py
     return found + key_bytes if found != NULL else NULL
 
 
-cdef int64_t number(const char* text) noexcept nogil:
+cdef int64_t number(const char* text, const char* end) noexcept nogil:
     cdef int64_t value = 0
-    while c"0" <= text[0] <= c"9":
+    while text < end and c"0" <= text[0] <= c"9":
         value = value * 10 + (text[0] - c"0")
         text += 1
     return value

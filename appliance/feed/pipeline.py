@@ -14,15 +14,17 @@ from appliance.feed import history
 from appliance.feed.handler import HotPath
 from appliance.feed.pressure import Pressure
 from appliance.feed.window import EventKind, Window
-from appliance.ring.layout import RecordType
+from appliance.ring.layout import BLOCK, RecordType
 from appliance.ring.reader import RingReader
 from appliance.ring.store import ChunkStore, StoreOptions
 
+SNAPSHOT_AGAIN_S = 1.0  # when it found no room
 SNAPSHOT_S = 600.0  # a start replays ten minutes at most beyond a segment's beginning
+SLOW = "the disk took less than the feed brought"
 DRAIN_ROOM_S = 0.05  # between two looks at what was read and found no room
 WAITING_RECORDS_MAX = 4096
 START_ROOM_S = 10.0  # for the flusher to take what a killed writer left in the ring
-ROOM_FOR_RECORDS_BYTES = 1 << 20  # what a turn may write: a snapshot of 400 instruments takes 160 kB
+ROOM_FOR_RECORDS_BYTES = 1 << 20  # what a turn may write, snapshots apart
 
 _STATUS_EVENTS = {kind: event for event, kind in history.STATUS_EVENTS.items()}
 
@@ -86,7 +88,8 @@ class Pipeline:
             )
         for first, last in restored.holes:
             pipeline._append(RecordType.HOLE, from_sequence=first, to_sequence=last, reason="found at a start")
-        pipeline._snapshot()
+        pipeline._snapshot_due_s = 0.0  # in the first turn that finds room
+        pipeline.turn()
         return pipeline
 
     def add(self, instruments: Iterable[tuple[str, str]]) -> None:
@@ -109,12 +112,10 @@ class Pipeline:
             self._write_waiting()
             self._write_events()
             self._write_hole()
-            if self.store.turn_due():
-                position = writer.begin_block()
-                self._snapshot()
-                self.store.turn(position)
-            elif time.monotonic() >= self._snapshot_due_s:
-                self._snapshot()
+            turn_due = self.store.turn_due()
+            # A snapshot says of a gap that it is recorded: so none before all records are written.
+            if (turn_due or time.monotonic() >= self._snapshot_due_s) and not self._waiting and not self._window.events_waiting:
+                self._snapshot(turn_due)
         writer.set_counter("gaps_open", self._window.gaps_open)
         writer.set_counter("missing_ids", self._window.missing_ids)
         if not behind:
@@ -172,7 +173,7 @@ class Pipeline:
     def _write_hole(self) -> None:
         flusher = self.store.flusher
         while flusher is not None and (hole := flusher.take_hole()) is not None:
-            self._append(RecordType.HOLE, from_sequence=hole[0], to_sequence=hole[1], reason=flusher.error_text)
+            self._append(RecordType.HOLE, from_sequence=hole[0], to_sequence=hole[1], reason=hole[2] or SLOW)
 
     def _write_waiting(self) -> None:
         while self._waiting:
@@ -182,9 +183,19 @@ class Pipeline:
                 return
             self._waiting.popleft()
 
-    def _snapshot(self) -> None:
-        for payload in history.snapshot(self._window, self.exchange.upper(), self.chunk):
-            self.store.writer.append(RecordType.SNAPSHOT, payload)
+    def _snapshot(self, turns: bool) -> None:
+        """Write all that is known of each instrument, if there is room; `turns`: it begins the next segment."""
+        writer = self.store.writer
+        payloads = history.snapshot(self._window, self.exchange.upper(), self.chunk)
+        # Each part may leave most of a block to padding.
+        if writer.room_bytes < (len(payloads) + 1) * BLOCK + sum(map(len, payloads)):
+            self._snapshot_due_s = time.monotonic() + SNAPSHOT_AGAIN_S
+            return
+        position = writer.begin_block() if turns else None
+        for payload in payloads:
+            writer.append(RecordType.SNAPSHOT, payload)
+        if position is not None:
+            self.store.turn(position)
         self._snapshot_due_s = time.monotonic() + SNAPSHOT_S
 
     def _append(self, type_: RecordType, **fields: object) -> None:

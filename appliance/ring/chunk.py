@@ -125,21 +125,23 @@ class ChunkReader:
         if self.ring is not None:
             self.journal.flushed = self.ring.flushed
         items: list[Item] = []
-        found = self.journal.poll(limit)
-        for item in found:
-            if isinstance(item, Record):
-                if item.sequence >= self._until:
-                    break
-                if item.sequence < self._expected:
-                    continue
-                if self._expected and item.sequence > self._expected:
-                    items.append(Lapped(self._expected, item.sequence - 1))
-                self._expected = item.sequence + 1
-            if not isinstance(item, Lapped):
-                items.append(item)
-        else:
-            if found:
-                return items
+        while found := self.journal.poll(limit):
+            for item in found:
+                if isinstance(item, Record):
+                    if item.sequence >= self._until:
+                        break
+                    if item.sequence < self._expected:
+                        continue
+                    if self._expected and item.sequence > self._expected:
+                        items.append(Lapped(self._expected, item.sequence - 1))
+                    self._expected = item.sequence + 1
+                if not isinstance(item, Lapped):
+                    items.append(item)
+            else:
+                if items:
+                    return items
+                continue
+            break
         if self.ring is None:
             return items
         # The journal ends here, or has given all that was asked of it: back to the ring.

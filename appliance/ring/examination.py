@@ -131,6 +131,14 @@ class Examination:
     def verdict(self, advance: Advance) -> Verdict:
         """Read everything, judge it, close the files."""
         self._advance = advance
+        try:
+            self._examine()
+        except OSError as error:
+            self.result.fault(0, f"{error.filename or self.journal_dir}: {error.strerror}; what lies behind could not be examined")
+        self._conclude()
+        return self.result
+
+    def _examine(self) -> None:
         if self.ring is not None:
             flushed = self.ring.flushed  # before `committed`, which is never behind it
             target = self.ring.committed
@@ -147,8 +155,6 @@ class Examination:
             self.ring.close()
         else:
             self._scan_journal(None)
-        self._conclude()
-        return self.result
 
     def _segments(self) -> list[Segment]:
         return [] if self.journal_dir is None else segments(self.journal_dir, self.exchange, self.chunk)
@@ -187,8 +193,9 @@ class Examination:
                 self.result.fault(reader.first_position, f"{reader.path.name} is of ring {reader.ring_id}, the ring is {ring.ring_id}")
                 continue
             position = max(ring.oldest_position, reader.first_position)
-            while position < reader.limit:
-                size = min(BLOCK - position % BLOCK, reader.limit - position)
+            end = min(reader.limit, ring.committed)  # of a copied ring the journal may have gone on
+            while position < end:
+                size = min(BLOCK - position % BLOCK, end - position)
                 in_ring = ring.raw(position, size)
                 if in_ring is None:
                     position = max(ring.oldest_position, position + size)
@@ -252,7 +259,8 @@ class Examination:
                 self._damage.append((item, None))
             case Jump():
                 self._jumps.append(item)
-                self._damage = [(damage, jump or item) for damage, jump in self._damage]
+                for index in range(len(self._damage) - item.damages, len(self._damage)):
+                    self._damage[index] = (self._damage[index][0], item)
             case Lapped():
                 self.result.lapped += item.records
                 self._judge_holes()  # what was overwritten cannot be told from what is missing
@@ -260,7 +268,7 @@ class Examination:
                 self._take_event(item)
 
     def _take_event(self, record: Record) -> None:
-        if record.type == RecordType.SNAPSHOT:
+        if record.type not in (RecordType.HOLE, RecordType.GAP, RecordType.BOUNDARY):
             return
         try:
             fields = json.loads(record.payload)

@@ -29,12 +29,14 @@ cdef class Flusher:
     cdef char* header               # room for a segment's header block
     cdef uint64_t flushed_sequence
     cdef int64_t retry_at_ns
+    cdef int failed                 # errno of the last disk error, until something was flushed again
     # Words between the threads:
     cdef uint64_t turn_at           # the block at which a new segment begins; 0: none wanted
     cdef uint64_t stopping
     cdef uint64_t urgent            # 1: try again now, whatever failed before
     cdef uint64_t hole_from[64]     # sequences that the journal lost, to be recorded by the writer
     cdef uint64_t hole_to[64]
+    cdef int hole_errno[64]         # of the disk; 0: the ring overtook the copy
     cdef uint64_t holes             # published ever; the next goes to holes % 64
     cdef uint64_t holes_taken
 

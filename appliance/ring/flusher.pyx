@@ -82,7 +82,8 @@ cdef enum:
     SPAN_BYTES_MAX = 4 << 20         # one pwrite; small, so that an overtaken span is noticed early
     NAME_BYTES = 512
     PAGE_BYTES = 4096                # of a direct write's position, size and address
-    HOLES_MAX = 64                   # not yet taken by the writer; a turn of its loop takes one
+    HOLES_MAX = 64                   # not yet taken by the writer; a turn of its loop takes all
+    LAST_TRIES = 100                 # at a stop, while the ring overtakes the copy
     SLICE_MS_MAX = 10                # between two looks at how much waits
     RETRY_NS = 1_000_000_000         # after a disk error
 
@@ -165,10 +166,12 @@ cdef class Flusher:
         return load_acquire(&self.turn_at) != 0
 
     def take_hole(self):
-        """(first, last) sequence that the journal lost, once, for the record that says so; None mostly."""
+        """(first, last) sequence that the journal lost, and the disk's error or "", once, for the record that says so; None mostly."""
         if load_acquire(&self.holes) == self.holes_taken:
             return None
-        hole = (self.hole_from[self.holes_taken % HOLES_MAX], self.hole_to[self.holes_taken % HOLES_MAX])
+        cdef uint64_t index = self.holes_taken % HOLES_MAX
+        why = os.strerror(self.hole_errno[index]) if self.hole_errno[index] else ""
+        hole = (self.hole_from[index], self.hole_to[index], why)
         store_release(&self.holes_taken, self.holes_taken + 1)
         return hole
 
@@ -203,6 +206,7 @@ cdef class Flusher:
 
     cdef void run(self) noexcept nogil:
         cdef bint stopping, clean
+        cdef int tries = LAST_TRIES
         cdef uint64_t before
         self.mark()
         while True:
@@ -212,8 +216,9 @@ cdef class Flusher:
                 self.retry_at_ns = 0  # the last try: at once
             before = self.flushed
             clean = self.flush_once()
-            if stopping and (not clean or self.flushed == load_acquire(&self.meta.committed)):
+            if stopping and (self.flushed == load_acquire(&self.meta.committed) or self.retry_at_ns or tries == 0):
                 break
+            tries -= stopping
             if clean and self.sync_writes and self.flushed != before:
                 continue
             if not stopping:
@@ -278,8 +283,9 @@ cdef class Flusher:
                 set_errno(0)
                 return self.fail()
         started = monotonic_ns()
-        if fdatasync(self.segment) != 0:
-            return self.fail()
+        while fdatasync(self.segment) != 0:
+            if errno != EINTR:
+                return self.fail()
         observe(&self.meta.fdatasync_ns, monotonic_ns() - started)
         if fstat(self.segment, &status) == 0 and status.st_nlink == 0:
             # Deleted under our hands: what is written into it now would be nowhere.
@@ -287,7 +293,7 @@ cdef class Flusher:
             return self.fail()
         add(&self.meta.flusher_counters[<int>F_FLUSHES], 1)
         add(&self.meta.flusher_counters[<int>F_BYTES], self.written - self.flushed)
-        self.retry_at_ns = 0
+        self.retry_at_ns = self.failed = 0
         self.flushed_sequence = sequence
         self.flushed = self.written
         self.mark()
@@ -313,6 +319,7 @@ cdef class Flusher:
             return
         self.hole_from[next % HOLES_MAX] = first
         self.hole_to[next % HOLES_MAX] = last
+        self.hole_errno[next % HOLES_MAX] = self.failed
         store_release(&self.holes, next + 1)
 
     cdef bint overtaken(self, uint64_t position) noexcept nogil:
@@ -370,6 +377,7 @@ cdef class Flusher:
         """End the segment at `flushed`: after an error nothing behind that is trusted, and nothing is retried in it."""
         cdef int why = errno
         if why:
+            self.failed = why
             add(&self.meta.flusher_counters[<int>F_ERRORS], 1)
             store_relaxed(&self.meta.flusher_counters[<int>F_LAST_ERRNO], <uint64_t>why)
             self.retry_at_ns = monotonic_ns() + RETRY_NS
@@ -446,6 +454,7 @@ cdef class Flusher:
         add(&self.meta.flusher_counters[<int>F_SEGMENTS], 1)
         if hole:
             self.publish_hole(self.flushed_sequence + 1, first - 1)
+            self.failed = 0
             self.flushed = start
             self.flushed_sequence = first - 1
         return True

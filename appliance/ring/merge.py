@@ -59,7 +59,8 @@ class _Lane:
         if not items:
             self.ended = not follow
         self.bound_ns = _FOREVER if self.ended else self.newest_ns
-        if follow and len(items) < BATCH_RECORDS:
+        if follow and not items:
+            # A short batch says nothing: it may end with a segment.
             self.bound_ns = max(self.newest_ns, watermark_ns)
         return self.bound_ns
 

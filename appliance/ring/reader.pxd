@@ -32,6 +32,7 @@ cdef class StreamReader:
     cdef Step accept(self) noexcept nogil
     cdef Step corrupt(self, const char* reason) noexcept nogil
     cdef object take(self)
+    cdef int check(self) except -1
 
 
 cdef class RingReader(StreamReader):
@@ -67,6 +68,8 @@ cdef class SegmentReader(StreamReader):
     cdef uint64_t block_bytes
     cdef readonly uint64_t limit            # position to stop at
     cdef readonly bint bounded              # `limit` is known to be committed; else found by reading
+    cdef int failed                         # errno of a read that the disk refused; 0: none
+    cdef uint64_t good_at                   # a good record behind the cursor, by an earlier search; 0: none known
     cdef readonly bint open_end             # ended before `limit` at bytes that are no record
     cdef readonly uint64_t first_position
     cdef readonly uint64_t first_sequence

@@ -3,10 +3,11 @@ import os
 from pathlib import Path
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.errno cimport EINTR, ENXIO, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
-from posix.unistd cimport pread
+from posix.unistd cimport lseek, pread
 
 from appliance.ring.atomics cimport copy_out, fence_acquire, load_acquire, load_relaxed
 from appliance.ring.crc32c cimport crc32c, crc32c_of_record
@@ -70,6 +71,10 @@ class Corrupt:
 
     position: int
     reason: str
+
+
+cdef extern from "<unistd.h>" nogil:
+    int SEEK_DATA
 
 
 cdef const char* fault(const char* record, uint64_t position, uint64_t available) noexcept nogil:
@@ -145,7 +150,12 @@ cdef class StreamReader:
                 items.append(Lapped(self.lapped_from, self.lapped_to))
             else:
                 items.append(Corrupt(self.corrupt_position, self.corrupt_reason.decode()))
+        self.check()
         return items
+
+    cdef int check(self) except -1:
+        """Raise OSError for what could not be read: it is neither the end nor damage."""
+        return 0
 
 
 cdef class RingReader(StreamReader):
@@ -300,8 +310,8 @@ cdef class RingReader(StreamReader):
         self.held = False
 
     def seek_position(self, uint64_t position):
-        """Go to the block that begins at `position`."""
-        self.position = position
+        """Go to `position`, where a record or a block begins; the oldest that this file ever had, if that lies before it."""
+        self.position = max(position, self.meta.first_position)
         self.next_sequence = 0
         self.held = self.skipped = False
 
@@ -528,6 +538,7 @@ cdef class SegmentReader(StreamReader):
         self.limit = limit if self.bounded else self.first_position + max(size - JOURNAL_HEADER_BYTES, 0)
         self.open_end = False
         self.block_bytes = 0
+        self.good_at = 0
 
     cdef bint load(self) noexcept nogil:
         """Read the block that the cursor lies in; False when there are no further bytes."""
@@ -537,6 +548,10 @@ cdef class SegmentReader(StreamReader):
         cdef ssize_t n
         while got < wanted:
             n = pread(self.fd, self.block + got, wanted - got, start - self.first_position + JOURNAL_HEADER_BYTES + got)
+            if n < 0 and errno == EINTR:
+                continue
+            if n < 0:
+                self.failed = errno
             if n <= 0:
                 break
             got += n
@@ -544,10 +559,17 @@ cdef class SegmentReader(StreamReader):
         self.block_bytes = got
         return start + got > self.position
 
+    cdef int check(self) except -1:
+        if self.failed:
+            raise OSError(self.failed, os.strerror(self.failed), str(self.path))
+        return 0
+
     cdef Step next(self) noexcept nogil:
         cdef const char* reason
-        while self.position < self.limit and not self.open_end:
+        while self.position < self.limit and not self.open_end and not self.failed:
             reason = self.look()
+            if self.failed:
+                return STEP_NOTHING
             if reason != NULL:
                 return self.at_bad_record(reason)
             if (<const RecordHeader*>self.buffer).type != PADDING:
@@ -589,7 +611,7 @@ cdef class SegmentReader(StreamReader):
         if not self.bounded:
             # A segment that was cut to its length ends with a record: damage, not an end.
             if not self.good_record_after() and self.position + align_up(header.length) != self.limit:
-                self.open_end = True
+                self.open_end = not self.failed
                 return STEP_NOTHING
             # Were these bytes just not written yet when we came by?
             if self.look() == NULL:
@@ -624,16 +646,27 @@ cdef class SegmentReader(StreamReader):
     cdef bint good_record_after(self) noexcept nogil:
         """Whether a good record stands behind the cursor: then what lies here was once good as well."""
         cdef uint64_t here = self.position
-        cdef bint found = self.good_record_in_block() != 0
+        cdef int64_t data
+        if self.good_at <= here:
+            self.good_at = self.good_record_in_block()
         self.position = block_end(self.position)
-        while self.position < self.limit and not found:
-            if not self.load() or self.block_bytes < RECORD_HEADER_BYTES:
+        while self.good_at <= here and self.position < self.limit:
+            # What was allocated ahead and never written need not be read.
+            data = lseek(self.fd, self.position - self.first_position + JOURNAL_HEADER_BYTES, SEEK_DATA)
+            if data < 0 and errno == ENXIO:
                 break
-            found = fault(self.block, self.position, self.block_bytes) == NULL
+            if data >= 0:
+                self.position = (data - JOURNAL_HEADER_BYTES + self.first_position) & ~<uint64_t>(BLOCK_BYTES - 1)
+            if not self.load():
+                break
+            if fault(self.block, self.position, self.block_bytes) == NULL:
+                self.good_at = self.position
+            else:
+                self.good_at = self.good_record_in_block()
             self.position += BLOCK_BYTES
         self.position = here
         self.block_bytes = 0
-        return found
+        return self.good_at > here
 
     def seek_position(self, uint64_t position):
         """Go to the block that begins at `position`."""
@@ -641,6 +674,7 @@ cdef class SegmentReader(StreamReader):
         self.next_sequence = 0
         self.held = self.skipped = False
         self.block_bytes = 0
+        self.good_at = 0
 
     def seek_sequence(self, uint64_t sequence):
         """Go to record `sequence`, or to the first after it; to the end when it is still to come."""

@@ -36,6 +36,7 @@ cdef class Scanner:
     cdef vector[int64_t] baselines           # per key: the first id seen
     cdef string key
     cdef readonly uint32_t jumps             # of the sequence: records that the stream does not have
+    cdef uint32_t damages                    # told since the last good record
     cdef bint rejoined                       # records before this one could not be read: judge from here on
 
     cdef const char* judge(self, const char* record) noexcept nogil

@@ -13,6 +13,7 @@ class Jump:
     position: int
     from_sequence: int
     to_sequence: int
+    damages: int
 
 @dataclass(slots=True, frozen=True)
 class Hole:

@@ -46,6 +46,8 @@ class Jump:
     position: int
     from_sequence: int
     to_sequence: int
+    damages: int
+    """How many of the Corrupt told just before lie between the two."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -174,7 +176,7 @@ cdef class Scanner:
                     # The rest of a block was passed over: it has no checksum, so look at it.
                     if header.position != before and header.position == block_end(before):
                         break
-                    if reason != NULL or header.type != TRADE or header.sequence != expected:
+                    if reason != NULL or header.type != TRADE or header.sequence != expected or self.damages:
                         break
             if step == STEP_NOTHING:
                 break
@@ -184,15 +186,18 @@ cdef class Scanner:
                 return items
             if step == STEP_CORRUPT:
                 items.append(Corrupt(reader.corrupt_position, reader.corrupt_reason.decode()))
+                self.damages += 1
                 continue
             if header.position != before and header.position == block_end(before):
                 self.judge_padding(reader, before, header.position, items)
             if jumped:
-                items.append(Jump(header.position, expected, header.sequence - 1))
+                items.append(Jump(header.position, expected, header.sequence - 1, self.damages))
+            self.damages = 0
             if reason != NULL:
                 items.append(Fault(header.position, header.sequence, reason.decode()))
             if header.type != TRADE:
                 items.append(reader.take())
+        reader.check()
         return items
 
     cdef const char* judge(self, const char* record) noexcept nogil:

@@ -1,5 +1,6 @@
 """One chunk's ring and journal together: made, taken over after a crash, flushed, closed."""
 
+import errno
 import os
 import socket
 import struct
@@ -65,10 +66,9 @@ class ChunkStore:
             meta = _map(meta_path, options.mlock)
             data = _map(meta_path.with_suffix(".data"), options.mlock)
         except OSError as error:
+            needs = f"; the ring needs {options.capacity_bytes >> 20} MiB, the journal {2 * options.segment_bytes >> 20} MiB ahead"
             raise CannotRun(
-                f"{error.filename or meta_path}: {error.strerror}; "
-                f"the ring needs {options.capacity_bytes >> 20} MiB in {ring_dir}, "
-                f"the journal {2 * options.segment_bytes >> 20} MiB ahead in {journal_dir}"
+                f"{error.filename or meta_path}: {error.strerror}{needs if error.errno in (errno.ENOSPC, errno.ENOMEM) else ''}"
             ) from error
         writer = Writer(meta, data, origin.last_sequence, origin.last_write_ns, journal_dir is not None)
         flusher = None
@@ -132,6 +132,7 @@ def _prepare(meta_path: Path, journal_dir: Path | None, exchange: str, chunk: in
         end = journal.recover(journal_dir, exchange, chunk, *_known(ring)) if journal_dir else None
         if ring is not None and (end is None or end.position <= ring.committed):
             _set_flushed(ring, meta_path, journal_dir, end)
+            _clear_replacement(meta_path)
             if ring.capacity == options.capacity_bytes:
                 _set(meta_path, "journal_dir", (str(journal_dir.resolve()) if journal_dir else "").encode().ljust(3072, b"\0"))
                 return Origin("ring", ring.last_sequence, ring.epoch, _last_write_ns(ring), end.cut_bytes if end else 0)
@@ -166,6 +167,13 @@ def _surviving(meta_path: Path) -> RingReader | None:
         ring.close()
         return None
     return ring
+
+
+def _clear_replacement(meta_path: Path) -> None:
+    """Take back what a start that was killed had prepared: this ring goes on."""
+    _set(meta_path, "replaced", struct.pack("<Q", 0))
+    for path in (meta_path, meta_path.with_suffix(".data")):
+        path.with_name(f".{path.name}.new").unlink(missing_ok=True)
 
 
 def _known(ring: RingReader | None) -> tuple[int | None, int | None]:
@@ -239,7 +247,7 @@ def _build(meta_path: Path, capacity_bytes: int, meta: bytes) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
     if meta_path.exists():
         _set(meta_path, "replaced", struct.pack("<Q", 1))
-    # A crash between the two leaves the old .meta with the new .data: of another size or without valid records.
+    # A crash between the two leaves the old .meta with the new .data: of another size, or without the records it tells of.
     for path in (data_path, meta_path):
         hidden[path].rename(path)
 

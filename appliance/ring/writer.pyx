@@ -159,7 +159,7 @@ cdef class Writer:
         if end > self.claimed:
             self.claimed = end
             store_relaxed(&self.meta.claimed, end)
-        # Readers must see `claimed` before any byte that changes: pairs with the acquire fence in RingReader.copy.
+        # Readers must see `claimed` before any byte that changes: pairs with the acquire fences in RingReader.
         fence_release()
 
     cdef void store_padding(self, uint64_t position, uint64_t size) noexcept nogil:
@@ -215,7 +215,10 @@ cdef class Writer:
         store_relaxed(&self.meta.counters[<int>COUNTER_OF_NAME[counter]], value)
 
     def beat(self, int64_t watermark_ns):
-        """Store the heartbeat, and that nothing received before `watermark_ns` will still come."""
+        """Store the heartbeat, and that nothing received before `watermark_ns` will still come: never less than before."""
+        watermark_ns = max(watermark_ns, <int64_t>self.meta.watermark_ns)
+        # A clock that is set back must not break the promise: what comes now is held at it.
+        self.last_write_ns = max(self.last_write_ns, watermark_ns)
         store_release(<uint64_t*>&self.meta.watermark_ns, <uint64_t>watermark_ns)
         store_release(<uint64_t*>&self.meta.heartbeat_ns, <uint64_t>now_ns())
 

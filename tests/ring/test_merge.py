@@ -250,3 +250,27 @@ def test_times_are_read_as_people_write_them() -> None:
     assert 0 < now - ahead < 24 * 3600 * second
     with pytest.raises(ConfigError, match="expected 'now', 'oldest'"):
         time_ns("yesterday")
+
+
+def test_chunks_whose_journals_have_many_segments_are_followed_in_the_order_of_writing(tmp_path: Path) -> None:
+    with Chunk(tmp_path, 0) as zero, Chunk(tmp_path, 1) as one:
+        for turn in range(6):
+            for number in range(700):
+                zero.trade("BTCUSDT", 700 * turn + number)
+                one.trade("ETHUSDT", 700 * turn + number)
+            zero.turn()
+            one.turn()
+        zero.flush()
+        one.flush()
+        merge = Merge.open(zero.ring_dir, "oldest", follow=True)
+        times: list[int] = []
+
+        def all_read() -> bool:
+            zero.beat()
+            one.beat()
+            times.extend(item.write_ns for _, item in merge.poll() if isinstance(item, Record))
+            return len(times) == 2 * 6 * 700
+
+        until(all_read, "all records")
+        merge.close()
+    assert times == sorted(times)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import CannotRun, NotARing
+from appliance.ring.chunk import open_chunks
 from appliance.ring.journal import JournalReader
 from appliance.ring.layout import JOURNAL_HEADER, RECORD_HEADER, RecordType, crc32c, offsets
 from appliance.ring.reader import Corrupt, Lapped, Record, RingReader, SegmentReader
@@ -636,3 +637,49 @@ def test_retired_segments_leave_the_rest_readable(tmp_path: Path) -> None:
     assert first.type == RecordType.TRADE
     assert first.payload == payload_of(begin)
     reader.close()
+
+
+def test_two_damages_side_by_side_do_not_hide_the_good_records_behind_them(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    last = filled(place, 400)
+    (segment,) = place.segments
+    records = [item for item in place.journal() if isinstance(item, Record)]
+    first_of_last_block = next(item for item in records if item.position // BLOCK == records[-1].position // BLOCK)
+    for victim in (records[first_of_last_block.sequence - 2], first_of_last_block):
+        flip(segment, JOURNAL_HEADER + victim.position + 70)
+    place.reboot()
+    assert place.open().origin.last_sequence == last
+    assert len(kept(place)) == last - 2
+
+
+def test_until_the_first_flush_after_a_reboot_readers_go_from_the_journal_to_the_new_ring(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    filled(place, 30)
+    place.reboot()
+    store = place.open()  # nothing is flushed before it is started
+    for sequence in range(31, 41):
+        store.writer.append(RecordType.TRADE, payload_of(sequence))
+    (reader,) = open_chunks(place.ring_dir)
+    items: list[Record | Lapped | Corrupt] = []
+    while found := reader.poll():
+        items += found
+    reader.close()
+    assert sequences(items) == list(range(1, 41))
+
+
+def test_a_replacement_that_was_killed_before_it_was_done_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(tmp_path)
+    filled(place, 10)
+
+    def killed(*_: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", killed)
+        with pytest.raises(SystemExit):
+            place.open(options(capacity_blocks=8))
+    store = place.open()
+    ring = RingReader(place.meta_path)
+    assert (store.origin.how, ring.replaced) == ("ring", False)
+    assert sorted(path.name for path in place.ring_dir.iterdir()) == [place.data_path.name, place.meta_path.name]
+    ring.close()

@@ -457,6 +457,20 @@ def test_damage_that_a_hole_record_accounts_for_is_no_fault(tmp_path: Path, caps
     assert verdict["missing_sequences"] == ([[5, 5]] if recorded else [])
 
 
+def test_a_copied_ring_whose_journal_went_on_is_compared_up_to_its_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Chunk(tmp_path, options=ROOMY) as chunk:
+        chunk.trades("BTCUSDT", 1, 100)
+        chunk.flush()
+        copy = tmp_path / "copy"
+        shutil.copytree(chunk.ring_dir, copy)
+        for first in (101, 601):
+            chunk.turn()
+            chunk.trades("BTCUSDT", first, first + 499)
+            chunk.flush()
+        code, (verdict,) = verdicts(copy, capsys)
+    assert (code, verdict["fault_list"]) == (0, [])
+
+
 def test_several_chunks_are_each_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Chunk(tmp_path, 0, ROOMY) as zero, Chunk(tmp_path, 1, ROOMY) as one:
         zero.trades("BTCUSDT", 1, 10)

@@ -1,0 +1,132 @@
+"""One chunk's pipeline from frame to journal, over restarts: what it has recorded, and what it says is recorded."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from appliance import GapClosed, Status, open_rings
+from appliance.exchanges.binance_decoder import BinanceDecoder
+from appliance.exchanges.instruments import Instruments
+from appliance.feed.pipeline import Pipeline
+from appliance.ring import journal
+from appliance.ring.layout import RecordType
+from appliance.ring.store import StoreOptions
+from appliance.tools import verify
+
+MANY = [f"S{number:03}USDT" for number in range(400)]
+OPTIONS = StoreOptions(capacity_bytes=1 << 24, segment_bytes=1 << 22, flush_interval_ms=1, mlock=False)
+
+
+class Place:
+    """The directories of one chunk."""
+
+    def __init__(self, root: Path) -> None:
+        self.ring_dir, self.journal_dir = root / "ring", root / "journal"
+        self.ring_dir.mkdir()
+        self.journal_dir.mkdir()
+
+    def open(self, symbols: list[str], grace_ms: int = 0) -> Pipeline:
+        instruments = Instruments("BINANCE")
+        for symbol in symbols:
+            instruments.add(symbol)
+        decoder = BinanceDecoder(instruments)
+        return Pipeline.open(self.ring_dir, self.journal_dir, "binance", 0, decoder, OPTIONS, legs=1, gap_grace_ms=grace_ms)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def trade(number: int, symbol: str = "BTCUSDT") -> bytes:
+    data = {"e": "trade", "E": 1790649901913, "s": symbol, "t": number, "p": "1.50", "q": "2.0", "T": 1790649901913, "m": True, "M": True}
+    return json.dumps({"stream": f"{symbol.lower()}@trade", "data": data}, separators=(",", ":")).encode()
+
+
+def fill(pipeline: Pipeline, until: Callable[[int], bool]) -> None:
+    """Write records without a flusher until so little room is left."""
+    assert pipeline.store.flusher is not None
+    assert pipeline.store.flush(5.0)
+    assert pipeline.store.flusher.stop(5.0)
+    while not until(pipeline.store.writer.room_bytes):
+        pipeline.store.writer.append(RecordType.STATUS, b'{"record":"status","event":"x"}' + b" " * 20_000)
+
+
+def test_a_restart_from_a_segment_that_begins_amid_older_records_tells_nothing_that_is_not_so(place: Place) -> None:
+    """The oldest segment that retention left repeats the block of the restart before; its snapshot says what those records had come to."""
+    pipeline = place.open(["BTCUSDT"])
+    for number in [*range(1000, 1800), *range(1810, 1900)]:  # 1800 to 1809 are lost by every leg
+        pipeline.path.commit_message(trade(number))
+    number, block = 1900, pipeline.store.writer.committed >> 16
+    while pipeline.store.writer.committed >> 16 == block:
+        pipeline.path.commit_message(trade(number))
+        number += 1
+    pipeline.turn()  # the gap record lies in the block that the next segment repeats
+    assert pipeline.drain("stop", 5.0)
+    pipeline = place.open(["BTCUSDT"])
+    pipeline.path.commit_message(trade(number))
+    assert pipeline.drain("stop", 5.0)
+    assert len(journal.retire(place.journal_dir, "binance", 0, 1 << 62, 0)) == 1
+    pipeline = place.open(["BTCUSDT"])
+    assert pipeline.store.writer.committed_sequence > 0
+    pipeline.turn()
+    assert pipeline.drain("stop", 5.0)
+    told = list(open_rings(place.journal_dir))
+    assert [value for value in told if isinstance(value, GapClosed)] == []
+    assert [(value.event, value.fields["from_id"]) for value in told if isinstance(value, Status)] == [("baseline", 1000)]
+
+
+def test_no_snapshot_says_of_a_gap_that_it_is_recorded_before_it_is(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    child = os.fork()
+    if child == 0:
+        pipeline = place.open(MANY, grace_ms=0)
+        for symbol in MANY:
+            pipeline.path.commit_message(trade(100, symbol))
+        while pipeline.turn() is not None:
+            pass
+        for symbol in MANY:
+            pipeline.path.commit_message(trade(105, symbol))
+        fill(pipeline, lambda room: room < (1 << 20) + 25_000)
+        for _ in range(5):
+            pipeline.turn()
+        os._exit(0)  # as a kill -9 leaves it
+    assert os.waitpid(child, 0)[1] == 0
+    pipeline = place.open(MANY)
+    for _ in range(20):
+        pipeline.turn()
+        assert pipeline.store.flush(5.0)
+    assert pipeline.drain("stop", 5.0)
+    assert verify.run(rings=place.ring_dir, as_json=True) == 0
+    (verdict,) = json.loads(capsys.readouterr().out)
+    assert verdict["recorded_ids"] == 4 * len(MANY)
+
+
+def test_a_snapshot_that_finds_no_room_waits_for_it(place: Place) -> None:
+    pipeline = place.open(MANY, grace_ms=60_000)
+    for number in range(0, 240, 2):  # every second id is lost: large states
+        for symbol in MANY:
+            while pipeline.path.commit_message(trade(4_000_000_000 + number, symbol)) != "TRADES":
+                pipeline.path.catch_up()
+        assert pipeline.store.flush(5.0)
+    pipeline.turn()
+    fill(pipeline, lambda room: room < (1 << 20) + 200_000)
+    before = pipeline.store.writer.committed_sequence
+    pipeline.store.turn_due = lambda: True  # type: ignore[method-assign]
+    pipeline.turn()
+    assert pipeline.store.writer.committed_sequence == before
+
+
+def test_a_record_of_a_type_that_a_later_version_writes_is_passed_over(place: Place) -> None:
+    pipeline = place.open(["BTCUSDT"])
+    pipeline.path.commit_message(trade(1))
+    pipeline.store.writer.append(9, b"\x01 of a later version")
+    assert pipeline.drain("stop", 5.0)
+    for directory in (place.ring_dir, place.journal_dir):
+        assert verify.run(rings=directory, as_json=True) == 0
+    pipeline = place.open(["BTCUSDT"])
+    pipeline.path.commit_message(trade(2))
+    assert pipeline.drain("stop", 5.0)
+    assert verify.run(rings=place.ring_dir, as_json=True) == 0
