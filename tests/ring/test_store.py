@@ -574,7 +574,7 @@ def test_a_ring_directory_that_is_too_small_is_said_with_the_size_and_left_empty
     before = open_files()
     for size in (BLOCK, 4 * BLOCK, 4 * BLOCK + 8192):  # no room for the data; for nothing else; for half of .meta
         mounts.tmpfs(place.ring_dir, size)
-        with pytest.raises(CannotRun, match=f"No space left on device; the ring needs 0 MiB") as refused:
+        with pytest.raises(CannotRun, match="No space left on device; the ring needs 0 MiB") as refused:
             place.open()
         assert refused.value.exit_code == 3
         assert list(place.ring_dir.iterdir()) == []
