@@ -45,11 +45,10 @@ cdef extern from "<string.h>" nogil:
 
 @dataclass(slots=True, frozen=True)
 class Restored:
-    """What a start has read back."""
+    """What a start has read back. `holes`: first and last sequence of each span that the journal lost and no hole record tells of."""
 
     records: int
     holes: list[tuple[int, int]]
-    """First and last sequence of each span that the journal lost and no hole record tells of: its writer was killed first."""
 
 
 def snapshot(Window window, str exchange, int chunk) -> list[bytes]:

@@ -41,13 +41,15 @@ class Fault:
 
 @dataclass(slots=True, frozen=True)
 class Jump:
-    """Sequences that do not stand between two records that follow each other; a hole record may account for them."""
+    """Sequences that do not stand between two records that follow each other; a hole record may account for them.
+
+    `damages`: how many of the Corrupt told just before lie between the two.
+    """
 
     position: int
     from_sequence: int
     to_sequence: int
     damages: int
-    """How many of the Corrupt told just before lie between the two."""
 
 
 @dataclass(slots=True, frozen=True)
