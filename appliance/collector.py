@@ -136,7 +136,16 @@ class Collector:
                 f"[symbols] include = {list(symbols.include)}, exclude = {list(symbols.exclude)}; names look like {listing.unwanted[0]!r}"
             )
         if new := self._places.assign(listing.wanted, self._settings.feed.chunk_symbols):
-            self._places.save()
+            try:
+                self._places.save()
+            except CannotRun as error:
+                # A disk that takes nothing now: what has its place is collected, the new ones with the next list.
+                self._places.forget(new)
+                if not len(self._places):
+                    raise
+                logger.bind(event="not_assigned").error(f"{len(new)} new symbols are not collected yet: {error}")
+                self._collect([symbol for symbol in [*listing.wanted, *listing.unwanted] if symbol in self._places])
+                return
             logger.bind(event="assigned").info(f"{len(new)} new symbols have their place in {len(self._places)} chunks")
         kept = [symbol for symbol in listing.unwanted if symbol in self._places]
         if len(kept) != self._kept:
@@ -189,13 +198,18 @@ class Collector:
             await asyncio.sleep(RETAIN_S)
             older_than_ns = time.time_ns() - keep.keep_hours * 3_600_000_000_000 if keep.keep_hours else 0
             for chunk in list(self._chunks.values()):
-                # In a thread: to unlink a large file can take the disk a while.
-                deleted = await asyncio.to_thread(
-                    journal.retire, keep.dir, self._exchange.name, chunk.number, older_than_ns, int(keep.keep_free_gb * 1e9)
-                )
+                try:
+                    # In a thread: to unlink a large file can take the disk a while.
+                    deleted = await asyncio.to_thread(
+                        journal.retire, keep.dir, self._exchange.name, chunk.number, older_than_ns, int(keep.keep_free_gb * 1e9)
+                    )
+                except OSError as error:
+                    logger.bind(event="not_deleted", chunk=chunk.number).error(f"old segments stay: {error}")
+                    continue
                 if deleted:
-                    chunk.pipeline.status("segments_deleted", segments=[path.name for path in deleted])
-                    logger.bind(event="segments_deleted", chunk=chunk.number).info(f"deleted {', '.join(path.name for path in deleted)}")
+                    first, last = deleted[0].name, deleted[-1].name
+                    chunk.pipeline.status("segments_deleted", segments=len(deleted), first=first, last=last)
+                    logger.bind(event="segments_deleted", chunk=chunk.number).info(f"deleted {len(deleted)} segments, {first} to {last}")
 
     async def _drain(self, work: asyncio.Task[None]) -> None:
         """Take what is still under way, write it out, end. Raises what ended `work`, or CannotRun when the disk did not take all."""
@@ -224,7 +238,16 @@ class Collector:
     def _drain_journals(self, reason: str) -> list[int]:
         """Flush every chunk; the numbers of those that the disk did not take in time."""
         until_s = time.monotonic() + DRAIN_JOURNAL_S
-        return [number for number, chunk in self._chunks.items() if not chunk.pipeline.drain(reason, max(0.1, until_s - time.monotonic()))]
+        late = []
+        for number, chunk in self._chunks.items():
+            try:
+                drained = chunk.pipeline.drain(reason, max(0.1, until_s - time.monotonic()))
+            except Exception as error:  # one chunk's mistake must not cost the others their last records
+                logger.bind(event="drain_failed", chunk=number).opt(exception=error).error("an error of our own ended this chunk's drain")
+                drained = False
+            if not drained:
+                late.append(number)
+        return late
 
     async def _stop_children(self) -> None:
         async with asyncio.TaskGroup() as tasks:

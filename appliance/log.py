@@ -196,10 +196,16 @@ class _Dropping(QueueHandler):
         self._told = 0
 
     def write(self, message: "Message") -> None:
-        line = self._render(message.record, str(message))
+        # Before anything is cut, which could leave a part of a secret; and once more whatever else is in the line.
+        record = message.record
+        record["message"] = self._hidden(record["message"])
+        record["extra"] = {name: self._hidden(value) if isinstance(value, str) else value for name, value in record["extra"].items()}
+        self.enqueue(_raw(self._hidden(self._render(record, str(message)))))
+
+    def _hidden(self, text: str) -> str:
         for secret in self._secrets:
-            line = line.replace(secret, HIDDEN)
-        self.enqueue(_raw(line))
+            text = text.replace(secret, HIDDEN)
+        return text
 
     def enqueue(self, record: logging.LogRecord) -> None:
         # A SimpleQueue's put never waits for a lock; its bound is kept here.

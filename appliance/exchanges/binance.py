@@ -9,6 +9,7 @@ from urllib.parse import quote
 import simdjson
 
 from appliance.exchanges.exchange import (
+    BAN_S_MAX,
     Acknowledged,
     BadReply,
     Control,
@@ -19,6 +20,7 @@ from appliance.exchanges.exchange import (
     ShuttingDown,
     Subscribed,
     Trouble,
+    told_seconds,
 )
 
 if TYPE_CHECKING:
@@ -188,10 +190,7 @@ def _said(body: bytes) -> str:
 
 def _retry_after_s(headers: Mapping[str, str], body: bytes, now_s: float, otherwise_s: float) -> float:
     """Seconds to stay away: the longer of Retry-After and the end that the body names."""
-    try:
-        seconds = float(headers["retry-after"])
-    except (KeyError, ValueError):
-        seconds = 0.0
+    seconds = told_seconds(headers.get("retry-after", ""), now_s)
     if until := BANNED_UNTIL.search(body):
         seconds = max(seconds, int(until[1]) / 1_000 - now_s)
-    return seconds if seconds > 0 else otherwise_s
+    return min(seconds, BAN_S_MAX) if seconds > 0 else otherwise_s

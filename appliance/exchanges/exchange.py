@@ -3,8 +3,10 @@
 Bytes in, facts out: nothing here opens a socket, reads a clock or sleeps, so both ends are tested without a network.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
@@ -14,6 +16,9 @@ from appliance.errors import ConfigError
 if TYPE_CHECKING:
     from appliance.exchanges.decoder import Decoder
     from appliance.exchanges.instruments import Instruments
+
+
+BAN_S_MAX = 3 * 24 * 3600.0  # the longest that an exchange names
 
 
 class Trouble(StrEnum):
@@ -40,6 +45,18 @@ class Refusal:
     trouble: Trouble
     reason: str
     retry_after_s: float | None = None
+
+
+def told_seconds(retry_after: str, now_s: float) -> float:
+    """Seconds that a Retry-After header asks for, as a number or as a date; 0: none, or none that makes sense."""
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(retry_after).timestamp() - now_s
+        except ValueError:
+            return 0.0
+    return min(max(seconds, 0.0), BAN_S_MAX) if math.isfinite(seconds) else 0.0
 
 
 class BadReply(Exception):

@@ -69,9 +69,9 @@ class UsualFrame {
   bool whole(int64_t* number) noexcept {
     const char* begin = at_;
     int64_t total = 0;
-    while (at_ < end_ && is_digit(*at_)) total = total * 10 + (*at_++ - '0');
+    while (at_ < end_ && at_ - begin < 18 && is_digit(*at_)) total = total * 10 + (*at_++ - '0');
     *number = total;
-    return at_ - begin >= 1 && at_ - begin <= 18 && *begin != '0';
+    return at_ > begin && *begin != '0';  // a 19th digit is what no key begins with
   }
 
   // Digits, a point, digits: JSON's number grammar without sign and exponent, at most 40 bytes.

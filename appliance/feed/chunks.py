@@ -61,6 +61,13 @@ class Chunks:
             self._chunk_of[symbol] = number
         return new
 
+    def forget(self, symbols: Iterable[str]) -> None:
+        """Take back an assignment that could not be saved."""
+        for symbol in symbols:
+            self._chunks[self._chunk_of.pop(symbol)].remove(symbol)
+        while self._chunks and not self._chunks[-1]:
+            self._chunks.pop()
+
     def save(self) -> None:
         """Replace the file; on disk when this returns. Raises CannotRun."""
         content = json.dumps(self._chunks, ensure_ascii=False, separators=(",", ":"))

@@ -153,6 +153,7 @@ class Connection:
         if transport is None or transport.is_disconnected:
             return
         self._reason = self._reason or DRAINED
+        transport.underlying_transport.resume_reading()  # paused for want of room, perhaps: what lies there is spilled now
         transport.send_close(WSCloseCode.OK)
         try:
             async with asyncio.timeout(timeout_s):
@@ -171,6 +172,11 @@ class Connection:
         self._wanted.update(dict.fromkeys(new))
         self._unasked += new
         self._asked_for_more.set()
+
+    @property
+    def life_s(self) -> float:
+        """Seconds since it was opened."""
+        return self._loop.time() - self._opened_s if self.opened.is_set() else 0.0
 
     @property
     def is_open(self) -> bool:
@@ -244,6 +250,7 @@ class Connection:
         """Ask for what the URL had no room for, then hold the exchange's own list against ours, now and then again (T5)."""
         repairs = 0
         while True:
+            self._asked_for_more.clear()
             unasked, self._unasked = self._unasked, []
             await self._ask_for(unasked)
             missing = await self._missing()
@@ -260,7 +267,6 @@ class Connection:
             repairs = 0
             self._tell_unlisted(frozenset(missing))
             self.subscribed.set()
-            self._asked_for_more.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._pace.verify_s):
                     await self._asked_for_more.wait()

@@ -74,10 +74,10 @@ cdef class HotPath:
         cdef Py_ssize_t payload_bytes
         cdef int64_t parse_ns, enqueue_ns, write_ns
         cdef Outcome outcome
-        if not self.has_room_for(size) or self.spill.messages:
+        outcome = self.decoder.start(payload, size, readable)
+        if outcome == TRADES and (self.spill.messages or not self.has_room_for(size)):
             if self.spill.push(payload, size, recv_ns, leg):
                 return <Outcome>SPILLED
-        outcome = self.decoder.start(payload, size, readable)
         self.writer.count(C_FRAMES, 1)
         self.writer.count(C_LEG_FRAMES + leg, 1)
         if outcome != TRADES:
@@ -211,9 +211,9 @@ cdef class FeedHandler(WSListener):
             outcome = MALFORMED
         else:
             outcome = OTHER  # ping, pong, close
-        if outcome == TRADES:
+        if outcome == TRADES or <int>outcome == SPILLED:
             self.trades += 1
-        elif <int>outcome != SPILLED:
+        else:
             self.control.on_other_frame(
                 <int>outcome, <int>frame.msg_type, frame.get_payload_as_bytes() if message is None else message
             )

@@ -9,13 +9,16 @@ from loguru import logger
 
 from appliance.errors import ExchangeRefused
 from appliance.exchanges.exchange import Trouble
-from appliance.feed.backoff import Backoff
+from appliance.feed.backoff import HEALTHY_S, Backoff
 from appliance.feed.connection import DRAINED, Connection, Ending
 from appliance.feed.limits import Door, Limits
 
 # Between the first connects of two legs, so that the exchange's 24 hours do not end for both at once (T10).
 STAGGER_S = 2.0
 RETIRE_S = 3.0  # for what is still under way to a leg that was replaced
+
+HANDOVER_STEP_S = 0.05
+HANDOVER_QUIET_S = 10.0
 
 WATCH_S = 60.0
 # A leg that brings nothing while another brings this much in the same time is mute, whatever its pings say (T6).
@@ -40,6 +43,7 @@ class Leg:
         self._number = number
         self._legs = legs
         self._backoff = backoff
+        self._left_young = False  # the last successor was itself announced to end before it had lived for long
         self._log = legs.log.bind(leg=number)
 
     async def keep(self) -> None:
@@ -49,6 +53,7 @@ class Leg:
             while not self._legs.draining:
                 await self._until_allowed()
                 connection = self._legs.connect(self._number, list(self._legs.streams))
+                self.connections.append(connection)  # at once: what is listed from now on must reach it
                 life = lives.create_task(self._live(connection))
                 leaving = lives.create_task(connection.leaving.wait())
                 await asyncio.wait((life, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -59,6 +64,11 @@ class Leg:
                 else:
                     self._log.bind(event="leaving").warning("the exchange announced the end of this connection; opening its successor")
                     self._tell("leaving")
+                    wait_s = self._backoff.after_loss(connection.life_s)
+                    if self._left_young:
+                        # An exchange that shuts down may say so on every connection as it opens.
+                        await self._legs.sleep(wait_s)
+                    self._left_young = connection.life_s < HEALTHY_S
 
     async def _until_allowed(self) -> None:
         """Until neither a ban nor the budget of connects forbids another one; counts it."""
@@ -70,7 +80,6 @@ class Leg:
         limits.count_connect()
 
     async def _live(self, connection: Connection) -> Ending:
-        self.connections.append(connection)
         try:
             async with asyncio.TaskGroup() as watching:
                 progress = watching.create_task(self._follow(connection))
@@ -95,8 +104,22 @@ class Leg:
         self._log.bind(event="subscribed").info(f"subscribed to {len(self._legs.streams)} streams")
         self._tell("subscribed", streams=len(self._legs.streams), unlisted=len(connection.unlisted))
         self._legs.subscribed.set()
-        for older in self.connections[: self.connections.index(connection)]:
-            await older.drain(RETIRE_S)
+        older = self.connections[: self.connections.index(connection)]
+        await self._until_delivered(connection, older)
+        for one in older:
+            await one.drain(RETIRE_S)
+
+    async def _until_delivered(self, successor: Connection, older: Sequence[Connection]) -> None:
+        """Until a successor has brought trades, or those before it were as quiet for a while (T9)."""
+        before = [one.trades for one in older]
+        quiet_s = 0.0
+        while successor.trades == 0 and any(one.is_open for one in older):
+            await self._legs.sleep(HANDOVER_STEP_S)
+            quiet_s += HANDOVER_STEP_S
+            if quiet_s >= HANDOVER_QUIET_S:
+                if before == [one.trades for one in older]:
+                    return
+                before, quiet_s = [one.trades for one in older], 0.0
 
     def _wait_s(self, ending: Ending) -> float:
         """Seconds until the next connection, by how the last one ended."""

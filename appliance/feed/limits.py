@@ -11,10 +11,9 @@ from pathlib import Path
 
 from loguru import logger
 
-from appliance.exchanges.exchange import Rules
+from appliance.exchanges.exchange import BAN_S_MAX, Rules
 
 WEIGHT_WINDOW_S = 60.0
-BAN_S_MAX = 3 * 24 * 3600.0  # the longest ban that the exchange names; a longer one here is a clock that was set
 
 
 class Door(StrEnum):

@@ -14,12 +14,14 @@ from appliance.feed import history
 from appliance.feed.handler import HotPath
 from appliance.feed.pressure import Pressure
 from appliance.feed.window import EventKind, Window
-from appliance.ring.layout import BLOCK, RecordType
+from appliance.ring.layout import BLOCK, PAYLOAD_MAX, RecordType
 from appliance.ring.reader import RingReader
 from appliance.ring.store import ChunkStore, StoreOptions
 
 SNAPSHOT_AGAIN_S = 1.0  # when it found no room
 SNAPSHOT_S = 600.0  # a start replays ten minutes at most beyond a segment's beginning
+COUNT_MAX = (1 << 63) - 1
+HOLES_REPEATED = 64
 SLOW = "the disk took less than the feed brought"
 DRAIN_ROOM_S = 0.05  # between two looks at what was read and found no room
 WAITING_RECORDS_MAX = 4096
@@ -49,6 +51,7 @@ class Pipeline:
         self._window = window
         self._grace_ns = gap_grace_ms * 1_000_000
         self._pressure = Pressure(store, legs, capacity_bytes)
+        self._holes: deque[tuple[int, int, str]] = deque(maxlen=HOLES_REPEATED)
         self._waiting: deque[tuple[RecordType, bytes]] = deque()
         self._snapshot_due_s = time.monotonic() + SNAPSHOT_S
         self._watermark_ns = 0
@@ -117,7 +120,10 @@ class Pipeline:
             if (turn_due or time.monotonic() >= self._snapshot_due_s) and not self._waiting and not self._window.events_waiting:
                 self._snapshot(turn_due)
         writer.set_counter("gaps_open", self._window.gaps_open)
-        writer.set_counter("missing_ids", self._window.missing_ids)
+        # Absurd ids of a faulty feed may count further than 63 bits do.
+        writer.set_counter("missing_ids", self._window.missing_ids if self._window.missing_ids >= 0 else COUNT_MAX)
+        writer.set_counter("events_lost", self._window.events_lost)
+        writer.set_counter("holes_merged", self._window.merged)
         if not behind:
             # Between two reads: whatever was received before now is committed.
             self._watermark_ns = now_ns
@@ -172,8 +178,15 @@ class Pipeline:
 
     def _write_hole(self) -> None:
         flusher = self.store.flusher
-        while flusher is not None and (hole := flusher.take_hole()) is not None:
-            self._append(RecordType.HOLE, from_sequence=hole[0], to_sequence=hole[1], reason=hole[2] or SLOW)
+        if flusher is None or (hole := flusher.take_hole()) is None:
+            return
+        while hole is not None:
+            self._holes.append(hole)
+            hole = flusher.take_hole()
+        # All of this process: the record of an earlier one may have stood in the later one. And a snapshot says again what is missing.
+        for first, last, why in self._holes:
+            self._append(RecordType.HOLE, from_sequence=first, to_sequence=last, reason=why or SLOW)
+        self._snapshot_due_s = 0.0
 
     def _write_waiting(self) -> None:
         while self._waiting:
@@ -203,5 +216,12 @@ class Pipeline:
         if len(self._waiting) >= WAITING_RECORDS_MAX:
             self.store.writer.add_to("shed")
             self._waiting.popleft()
-        self._waiting.append((type_, json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode()))
+        payload = _encoded(record)
+        if len(payload) > PAYLOAD_MAX:
+            payload = _encoded({name: value for name, value in record.items() if isinstance(value, int) or len(str(value)) < 1_000})
+        self._waiting.append((type_, payload))
         self._write_waiting()
+
+
+def _encoded(record: dict[str, object]) -> bytes:
+    return json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode()

@@ -394,7 +394,8 @@ cdef class Window:
     ) noexcept nogil:
         """False: the queue is full."""
         cdef QueuedEvent* event
-        if self.events_waiting == EVENTS_MAX:
+        # What only counts must not crowd out what a gap's record depends on.
+        if self.events_waiting == EVENTS_MAX or (kind == COPIES_DIFFER and self.events_waiting > EVENTS_MAX // 2):
             self.events_lost += 1
             return False
         event = &self.events[(self.events_first + self.events_waiting) % EVENTS_MAX]

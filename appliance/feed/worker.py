@@ -52,19 +52,18 @@ class RestWorker:
 
     async def _ask(self, question: dict[str, object]) -> Refusal | dict[str, Any]:
         async with self._asking:
-            if self._child is None:
-                self._child = await Child.start("rest worker", self._command)
-            self._child.write_line(json.dumps(question).encode())
             try:
+                if self._child is None:
+                    self._child = await Child.start("rest worker", self._command)
+                self._child.write_line(json.dumps(question).encode())
                 async with asyncio.timeout(ANSWER_S):
-                    line = await self._child.read_line()
-            except TimeoutError:
-                line = b""
-            if line:
-                answer = json.loads(line)
+                    answer = json.loads(await self._child.read_line())
                 if "refusal" in answer:
                     return Refusal(Trouble(answer["refusal"]["trouble"]), answer["refusal"]["reason"], answer["refusal"]["retry_after_s"])
                 return dict(answer)
+            except (OSError, TimeoutError, ValueError) as error:
+                if self._child is None:
+                    return Refusal(Trouble.AWAY, f"the REST worker could not be started: {error}")
             # Dead, or stuck: an answer that comes later must not be taken for that of the next question.
             status = await self._child.stop(STOP_S)
             self._child = None

@@ -268,7 +268,7 @@ class Examination:
                 self._take_event(item)
 
     def _take_event(self, record: Record) -> None:
-        if record.type not in (RecordType.HOLE, RecordType.GAP, RecordType.BOUNDARY):
+        if record.type not in (RecordType.HOLE, RecordType.GAP, RecordType.BOUNDARY, RecordType.SNAPSHOT):
             return
         try:
             fields = json.loads(record.payload)
@@ -276,6 +276,12 @@ class Examination:
                 self._holes.append((fields["from_sequence"], fields["to_sequence"]))
             elif record.type == RecordType.GAP:
                 self._gaps[fields["asset"], fields.get("era", 0)].append((fields["from_id"], fields["to_id"]))
+            elif record.type == RecordType.SNAPSHOT:
+                # It names the gaps that were recorded before it; of some the record may lie in a hole of the journal.
+                for state in fields["instruments"]:
+                    for first, last, _, gap_from, _ in state.get("holes", ()):
+                        if gap_from >= 0:
+                            self._gaps[state["asset"], state["era"]].append((first, last))
             elif record.type == RecordType.BOUNDARY and fields["event"] == "stop":
                 self._stopped_at = record.sequence
         except (ValueError, KeyError, TypeError) as error:

@@ -315,10 +315,13 @@ def retire(journal_dir: Path, exchange: str, chunk: int, older_than_ns: int, kee
     closed = segments(journal_dir, exchange, chunk)[:-1]
     for segment in closed:
         free = os.statvfs(journal_dir)
-        old = segment.path.stat().st_mtime_ns < older_than_ns
+        try:
+            old = segment.path.stat().st_mtime_ns < older_than_ns
+        except FileNotFoundError:
+            continue  # somebody else's deletion
         short = free.f_bavail * free.f_frsize < keep_free_bytes
         if not old and not short:
             break
-        segment.path.unlink()
+        segment.path.unlink(missing_ok=True)
         deleted.append(segment.path)
     return deleted

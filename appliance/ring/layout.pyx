@@ -42,6 +42,8 @@ COUNTER_NAMES = {
     C_WRITE_CLAMPED: "write_clamped",
     C_BEFORE_BASELINE: "before_baseline",
     C_LEGS_UP: "legs_up",
+    C_EVENTS_LOST: "events_lost",
+    C_HOLES_MERGED: "holes_merged",
 }
 COUNTER_NAMES.update({
     start + leg: f"leg{leg}_{name}"

@@ -177,6 +177,10 @@ def test_a_ban_lasts_as_long_as_the_longer_of_header_and_body_says() -> None:
     assert refusal(418, said, retry_after="120").retry_after_s == 120.0
     assert refusal(418, said, retry_after="3").retry_after_s == 60.0
     assert refusal(418, b"", retry_after="soon").retry_after_s == 120.0
+    assert refusal(418, b"", retry_after="inf").retry_after_s == 120.0
+    assert refusal(418, b"", retry_after="1e9").retry_after_s == 3 * 24 * 3600.0
+    assert refusal(418, b"", retry_after="Thu, 01 Jan 1970 00:00:00 GMT").retry_after_s == 120.0
+    assert refusal(418, b"", retry_after="Thu, 01 Jan 2099 00:00:00 GMT").retry_after_s == 3 * 24 * 3600.0
     assert refusal(429).retry_after_s == 60.0
     assert refusal(503, b"", retry_after="5").retry_after_s is None
 

@@ -15,7 +15,7 @@ from appliance.exchanges.exchange import Rules
 from appliance.feed import tls
 from appliance.feed.backoff import Backoff
 from appliance.feed.connection import Connection, Pace
-from appliance.feed.legs import MUTE_TRADES, STAGGER_S, WATCH_S, Legs
+from appliance.feed.legs import HANDOVER_STEP_S, MUTE_TRADES, STAGGER_S, WATCH_S, Legs
 from appliance.feed.limits import Door, Limits
 from tests.feed.scripted import Ear, Peer, Server, fact, run, trade, trades
 
@@ -39,6 +39,9 @@ class Time:
         if seconds == WATCH_S:
             await self.watch.wait()
             self.watch.clear()
+            return
+        if seconds == HANDOVER_STEP_S:
+            await asyncio.sleep(0.002)
             return
         self.waits_s.append(seconds)
         self.now_s += seconds
@@ -232,6 +235,39 @@ def test_an_announced_end_is_met_with_a_successor_before_the_old_connection_goes
             assert one.told("leaving") == [{"leg": 0}]
             assert one.told("closed")[0]["reason"] == "drained"
             assert len(server.peers) == 2
+
+    run(test)
+
+
+def test_an_exchange_that_announces_the_end_of_every_connection_is_not_stormed(tmp_path: Path) -> None:
+    """T7, T27."""
+
+    async def test() -> None:
+        async with Server() as server, chunk(server, tmp_path, legs=1) as (one, _):
+            server.greet = lambda peer: peer.send({"stream": "!serverShutdown", "data": {"e": "serverShutdown", "E": 1}})
+            await fact(lambda: len(one.told("leaving")) >= 8)
+            waits_s = [wait_s for wait_s in one.time.waits_s if wait_s >= 0.25]
+            assert len(waits_s) >= len(one.told("leaving")) - 2
+            assert max(waits_s) > 2.0
+
+    run(test)
+
+
+def test_a_successor_that_does_not_deliver_does_not_end_the_one_that_does(tmp_path: Path) -> None:
+    """T9."""
+
+    async def test() -> None:
+        async with Server() as server, chunk(server, tmp_path, legs=1) as (one, _):
+            await one.legs.subscribed.wait()
+            old = server.peers[0]
+            old.send({"stream": "!serverShutdown", "data": {"e": "serverShutdown", "E": 1}})
+            for number in range(300):
+                old.send(trade(number))
+                await asyncio.sleep(0.001)
+            assert old in alive(server)
+            assert len(one.told("subscribed")) == 2
+            server.peers[1].send(trade(300))
+            await fact(lambda: alive(server) == [server.peers[1]])
 
     run(test)
 

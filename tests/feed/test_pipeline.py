@@ -130,3 +130,24 @@ def test_a_record_of_a_type_that_a_later_version_writes_is_passed_over(place: Pl
     pipeline.path.commit_message(trade(2))
     assert pipeline.drain("stop", 5.0)
     assert verify.run(rings=place.ring_dir, as_json=True) == 0
+
+
+def test_ids_that_no_exchange_has_end_nothing(place: Place) -> None:
+    pipeline = place.open(MANY[:12])
+    for symbol in MANY[:12]:
+        for number in (1, 999_999_999_999_999_999):
+            pipeline.path.commit_message(trade(number, symbol))
+    pipeline.turn()
+    assert pipeline.drain("stop", 5.0)
+    pipeline = place.open(MANY[:12])
+    pipeline.turn()
+    assert pipeline.drain("stop", 5.0)
+
+
+def test_a_status_that_is_longer_than_a_record_is_shortened_and_blocks_nothing(place: Place) -> None:
+    pipeline = place.open(["BTCUSDT"])
+    pipeline.status("long", names=["name"] * 20_000, count=20_000)
+    pipeline.status("next")
+    assert pipeline.drain("stop", 5.0)
+    told = [value for value in open_rings(place.journal_dir) if isinstance(value, Status)]
+    assert [(value.event, value.fields.get("count")) for value in told] == [("long", 20_000), ("next", None)]
