@@ -101,7 +101,7 @@ cdef class HotPath:
                     TRADE, payload_bytes, leg | (FLAG_LATE if verdict == LATE else 0), recv_ns, parse_ns, enqueue_ns, write_ns
                 )
                 enqueue_ns = now_ns()
-                observe(&self.writer.meta.recv_to_commit_ns, enqueue_ns - recv_ns)
+                observe(&self.writer.meta.recv_to_commit_ns, max(enqueue_ns - recv_ns, <int64_t>0))
                 self.writer.count(C_TRADES, 1)
                 self.writer.count(C_LEG_WINS + leg, 1)
                 if verdict == LATE:
@@ -199,13 +199,15 @@ cdef class FeedHandler(WSListener):
             outcome = self.path.commit_trades(
                 frame.payload_ptr, frame.payload_size, frame.payload_size + frame.tail_size, self.recv_ns, self.leg
             )
-        elif frame.msg_type == WSMsgType.TEXT or frame.msg_type == WSMsgType.CONTINUATION:
+        elif frame.msg_type == WSMsgType.TEXT or frame.msg_type == WSMsgType.CONTINUATION or (
+            frame.msg_type == WSMsgType.BINARY and not frame.fin
+        ):
             if not self.gather(frame):
                 return
             message = bytes(self.fragments)
             self.fragments = None
             outcome = self.path.commit_trades(<const char*>message, len(message), len(message), self.recv_ns, self.leg)
-        elif frame.msg_type == WSMsgType.BINARY:
+        elif frame.msg_type == WSMsgType.BINARY and frame.fin:
             self.path.writer.count(C_FRAMES, 1)
             self.path.writer.count(C_MALFORMED, 1)
             outcome = MALFORMED
@@ -220,7 +222,7 @@ cdef class FeedHandler(WSListener):
 
     cdef bint gather(self, WSFrame frame):
         """Add a frame to the message in `fragments`; whether that is complete now."""
-        if (frame.msg_type == WSMsgType.TEXT) == (self.fragments is not None):
+        if (frame.msg_type != WSMsgType.CONTINUATION) == (self.fragments is not None):
             self.fragments = None
             self.control.on_violation("a websocket message began within another, or went on without a beginning")
             return False

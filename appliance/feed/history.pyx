@@ -96,7 +96,7 @@ def restore(Window window, RingReader ring, journal_dir: Path | None) -> Restore
     else:
         ring.seek_oldest()
     replay.read(ring)
-    window.finish_replay()
+    window.finish_replay(replay.begin_position > 0 or replay.first_sequence <= 1)
     return Restored(replay.records, sorted(replay.unrecorded))
 
 
@@ -144,6 +144,7 @@ cdef class Replay:
     cdef Instruments instruments
     cdef readonly int64_t records
     cdef int64_t begin_position       # of the snapshot that tells all that stands before it; 0: none does
+    cdef int64_t first_sequence       # that was read back; 0: none
     cdef readonly int64_t last_sequence
     cdef bint in_journal
     cdef set unrecorded               # spans of sequences that the journal lost, without a hole record so far
@@ -168,6 +169,7 @@ cdef class Replay:
             if self.in_journal and 0 < self.last_sequence < <int64_t>header.sequence - 1:
                 self.unrecorded.add((self.last_sequence + 1, header.sequence - 1))
             self.last_sequence = header.sequence
+            self.first_sequence = self.first_sequence or header.sequence
             if <int64_t>header.position < self.begin_position:
                 continue
             self.records += 1

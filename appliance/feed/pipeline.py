@@ -9,6 +9,7 @@ from pathlib import Path
 from loguru import logger
 
 from appliance.clock import unix_ns
+from appliance.errors import CannotRun
 from appliance.exchanges.decoder import Decoder
 from appliance.feed import history
 from appliance.feed.handler import HotPath
@@ -20,8 +21,8 @@ from appliance.ring.store import ChunkStore, StoreOptions
 
 SNAPSHOT_AGAIN_S = 1.0  # when it found no room
 SNAPSHOT_S = 600.0  # a start replays ten minutes at most beyond a segment's beginning
-COUNT_MAX = (1 << 63) - 1
-HOLES_REPEATED = 64
+COUNT_MAX = (1 << 63) - 1  # what a counter shows of more
+HOLES_REPEATED = 64  # of this process, newest; an older one's record is on disk by then
 SLOW = "the disk took less than the feed brought"
 DRAIN_ROOM_S = 0.05  # between two looks at what was read and found no room
 WAITING_RECORDS_MAX = 4096
@@ -75,11 +76,15 @@ class Pipeline:
         ring = RingReader(ring_dir / f"{exchange}_trade_chunk{chunk}.meta")
         try:
             restored = history.restore(window, ring, journal_dir)
+        except OSError as error:
+            raise CannotRun(
+                f"{error.filename or journal_dir}: {error.strerror}; nothing is begun anew over a journal that cannot be read"
+            ) from error
         finally:
             ring.close()
         pipeline = cls(store, window, decoder, exchange, chunk, legs=legs, capacity_bytes=options.capacity_bytes, gap_grace_ms=gap_grace_ms)
         store.start()
-        store.await_room(options.capacity_bytes // 2, START_ROOM_S)
+        went_lossy = not store.await_room(options.capacity_bytes // 2, START_ROOM_S)
         pipeline._append(
             RecordType.BOUNDARY, event="start", origin=store.origin.how, previous_sequence=store.origin.last_sequence,
             previous_epoch=store.origin.epoch, replayed_records=restored.records, cut_bytes=store.origin.cut_bytes,
@@ -91,6 +96,8 @@ class Pipeline:
             )
         for first, last in restored.holes:
             pipeline._append(RecordType.HOLE, from_sequence=first, to_sequence=last, reason="found at a start")
+        if went_lossy and store.flusher is not None:
+            pipeline.status("journal_behind", mode="lossy", reason=store.flusher.error_text if store.flusher.failing else SLOW)
         pipeline._snapshot_due_s = 0.0  # in the first turn that finds room
         pipeline.turn()
         return pipeline
@@ -204,11 +211,11 @@ class Pipeline:
         if writer.room_bytes < (len(payloads) + 1) * BLOCK + sum(map(len, payloads)):
             self._snapshot_due_s = time.monotonic() + SNAPSHOT_AGAIN_S
             return
-        position = writer.begin_block() if turns else None
+        if turns:
+            # Told before anything stands in the block: a flush in between must not run past it.
+            self.store.turn(writer.begin_block())
         for payload in payloads:
             writer.append(RecordType.SNAPSHOT, payload)
-        if position is not None:
-            self.store.turn(position)
         self._snapshot_due_s = time.monotonic() + SNAPSHOT_S
 
     def _append(self, type_: RecordType, **fields: object) -> None:

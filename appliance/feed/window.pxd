@@ -84,7 +84,7 @@ cdef class Window:
     cdef Verdict admit(self, int32_t instrument, int64_t trade_id, int64_t ts_ms, uint32_t fingerprint, int64_t now_ns) noexcept nogil
     cdef Verdict admit_below(self, int32_t instrument, int64_t trade_id, uint32_t fingerprint, int64_t now_ns) noexcept nogil
     cdef void lower_baseline(self, int32_t instrument, int64_t trade_id, uint32_t fingerprint, int64_t now_ns) noexcept nogil
-    cdef Verdict admit_previous(self, Sequence* sequence, int64_t trade_id) noexcept nogil
+    cdef Verdict admit_previous(self, int32_t instrument, int64_t trade_id, int64_t now_ns) noexcept nogil
     cdef Verdict admit_restart(self, int32_t instrument, int64_t trade_id, int64_t ts_ms, int64_t now_ns) noexcept nogil
     cdef void advance(self, int32_t instrument, int64_t trade_id, int64_t ts_ms, uint32_t fingerprint, int64_t now_ns) noexcept nogil
     cdef void begin(self, int32_t instrument, int64_t trade_id, int64_t ts_ms, uint32_t fingerprint) noexcept nogil

@@ -100,9 +100,12 @@ cdef class Window:
             return BEFORE_BASELINE
         sequence = &self.sequences[trade.instrument]
         trade.era = sequence.era
-        if trade.exchange_ts_ms < sequence.era_ts_ms:
+        # Older than the era, and of ids as the era before had them: else it is the new era's, from a leg that lags.
+        if trade.exchange_ts_ms <= sequence.era_ts_ms and trade_id > sequence.previous_highest - WINDOW_IDS and (
+            trade.exchange_ts_ms < sequence.era_ts_ms or trade_id > sequence.highest + WINDOW_IDS
+        ):
             trade.era = sequence.previous_era
-            return self.admit_previous(sequence, trade_id)
+            return self.admit_previous(trade.instrument, trade_id, now_ns)
         if trade_id <= sequence.highest - WINDOW_IDS and trade.exchange_ts_ms > sequence.highest_ts_ms:
             if sequence.baseline != NONE and self.hole_of(trade.instrument, trade_id) == NONE:
                 verdict = self.admit_restart(trade.instrument, trade_id, trade.exchange_ts_ms, now_ns)
@@ -170,8 +173,11 @@ cdef class Window:
         sequence.baseline = trade_id
         self.mark(instrument, trade_id, fingerprint)
 
-    cdef Verdict admit_previous(self, Sequence* sequence, int64_t trade_id) noexcept nogil:
+    cdef Verdict admit_previous(self, int32_t instrument, int64_t trade_id, int64_t now_ns) noexcept nogil:
         """A slow leg still brings trades from before the ids began again; what is missing of those stays the gap it is."""
+        cdef Sequence* sequence = &self.sequences[instrument]
+        if trade_id > sequence.previous_highest + 1:
+            self.emit(HOLE_DUE, instrument, sequence.previous_era, sequence.previous_highest + 1, trade_id - 1, now_ns)
         if trade_id <= sequence.previous_highest:
             return DUPLICATE
         sequence.previous_highest = trade_id
@@ -561,7 +567,7 @@ cdef class Window:
                 sequence.last_era = era - 1
             self.admit_restart(instrument, trade_id, exchange_ts_ms, recv_ns)
         elif era == sequence.previous_era:
-            self.admit_previous(sequence, trade_id)
+            self.admit_previous(instrument, trade_id, recv_ns)
         self.put_aside()
 
     def replay_gap(self, int32_t instrument, int64_t from_id, int64_t to_id, uint32_t era = 0) -> None:
@@ -588,7 +594,8 @@ cdef class Window:
             open = True
         if open:
             self.gaps_open += 1
-        else:
+        elif sequence.baseline != NONE and sequence.baseline <= from_id and to_id <= sequence.highest:
+            # All of it has come. Where the trades around it were not read back, nothing is known of it.
             self.emit(HOLE_CLOSED, instrument, era, from_id, to_id, 0)
             self.put_aside()
 
@@ -596,10 +603,14 @@ cdef class Window:
         """A record of this event was read back, so that `finish_replay` need not tell it."""
         self.unrecorded.pop((kind, instrument, era, from_id, to_id), None)
 
-    def finish_replay(self) -> int:
-        """Queue the events of the replay of which no record was read: the process died between trade and record. How many."""
+    def finish_replay(self, bint from_the_begin=True) -> int:
+        """Queue the events of the replay of which no record was read: the process died between trade and record. How many.
+
+        A replay that is not from the begin of all, or from a snapshot, does not know whether a baseline was recorded before.
+        """
         for event in self.unrecorded.values():
-            self.emit(event.kind, event.instrument, event.era, event.from_id, event.to_id, event.detected_ns)
+            if from_the_begin or event.kind != BASELINE:
+                self.emit(event.kind, event.instrument, event.era, event.from_id, event.to_id, event.detected_ns)
         told = len(self.unrecorded)
         self.unrecorded.clear()
         return told

@@ -81,15 +81,16 @@ class ChunkStore:
         if self.flusher is not None:
             self.flusher.start()
 
-    def await_room(self, room_bytes: int, timeout_s: float, lossy: bool = True) -> None:
-        """Wait until the flusher has made room. If the disk does not take what the ring holds in time: mode lossy, if that is allowed."""
+    def await_room(self, room_bytes: int, timeout_s: float, lossy: bool = True) -> bool:
+        """Wait until the flusher has made room. False if the disk did not take it in time: then mode lossy, if that is allowed."""
         deadline_s = time.monotonic() + timeout_s
         while self.flusher is not None and self.writer.room_bytes < room_bytes:
             if self.flusher.failing or time.monotonic() > deadline_s:
                 self.writer.lossy = self.writer.lossy or lossy
-                return
+                return False
             self.flusher.wake()
             time.sleep(0.005)
+        return True
 
     def turn_due(self) -> bool:
         """Whether the next segment should begin, by size or age."""
