@@ -9,7 +9,7 @@ HERE = Path(__file__).resolve().parent
 CORES = os.cpu_count() or 1
 
 # What takes simdjson in whole, by #include "simdjson.cpp": its C++ source lies in the pysimdjson package.
-USES_SIMDJSON = {"appliance.exchanges.binance_decoder"}
+USES_SIMDJSON = {"appliance.exchanges.json_index"}
 
 
 def build_time(module: Extension) -> tuple[bool, int]:

@@ -217,7 +217,7 @@ def verify(rings: Rings, as_json: AsJson = False) -> None:
 
 @mdc_app.command()
 def sim(
-    exchange: Annotated[str, typer.Option("--exchange", metavar="NAME", help="Whose dialect to speak: binance.")] = "binance",
+    exchange: Annotated[str, typer.Option("--exchange", metavar="NAME", help="Whose dialect to speak: binance or deribit.")] = "binance",
     host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Listen on this address.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="Listen on this port; 0 takes a free one.")] = 0,
     capture: Annotated[

@@ -5,7 +5,7 @@ import logging
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from random import random
 
 import uvloop
@@ -58,7 +58,7 @@ class Collector:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._exchange = open_exchange(settings.exchange.name)
+        self._exchange = open_exchange(settings.exchange.name).with_options(settings.options())
         self._limits = Limits(settings.ring.dir, self._exchange.rules, time.time)
         self._places = Chunks.load(settings.journal.dir, self._exchange.name)
         self._notifier = Notifier()
@@ -122,13 +122,19 @@ class Collector:
         """No list: collect what was collected before, if anything was. Raises ExchangeRefused on 451 at the start."""
         if refusal.trouble == Trouble.BLOCKED and not self._delivered():
             raise ExchangeRefused(f"discovery: {refusal.reason}. No retry helps: run it where the exchange serves, or set other URLs.")
-        if not self._chunks and len(self._places):
+        if self._exchange.by_channel and not self._chunks:
+            logger.bind(event="without_list").warning("no list of instruments yet; each is known when it trades")
+            self._collect_channels({})
+        elif not self._chunks and len(self._places):
             known = [symbol for number in range(len(self._places)) for symbol in self._places.symbols(number)]
             logger.bind(event="without_list").warning(f"no list of symbols yet; going on with the {len(known)} of the last run")
-            self._collect(known)
+            self._collect(dict.fromkeys(known, "Spot"))
 
     def _follow(self, listing: Listing) -> None:
         """Collect what is listed and wanted, and what has its place from earlier."""
+        if self._exchange.by_channel and listing.wanted:
+            self._collect_channels(listing.wanted)
+            return
         if not listing.wanted and not len(self._places):
             symbols = self._settings.symbols
             raise ConfigError(
@@ -144,30 +150,39 @@ class Collector:
                 if not len(self._places):
                     raise
                 logger.bind(event="not_assigned").error(f"{len(new)} new symbols are not collected yet: {error}")
-                self._collect([symbol for symbol in [*listing.wanted, *listing.unwanted] if symbol in self._places])
+                known = listing.wanted | dict.fromkeys(listing.unwanted, "Spot")
+                self._collect({symbol: kind for symbol, kind in known.items() if symbol in self._places})
                 return
             logger.bind(event="assigned").info(f"{len(new)} new symbols have their place in {len(self._places)} chunks")
         kept = [symbol for symbol in listing.unwanted if symbol in self._places]
         if len(kept) != self._kept:
             self._kept = len(kept)
             logger.bind(event="kept").warning(f"{len(kept)} symbols do not match include and exclude any more; having a place they stay")
-        self._collect([*listing.wanted, *kept])
+        self._collect(listing.wanted | dict.fromkeys(kept, "Spot"))
 
-    def _collect(self, symbols: Iterable[str]) -> None:
-        by_chunk: dict[int, list[str]] = defaultdict(list)
-        for symbol in symbols:
-            by_chunk[self._places.chunk_of(symbol)].append(symbol)
+    def _collect_channels(self, instruments: Mapping[str, str]) -> None:
+        """All in chunk 0, whose streams bring whole kinds."""
+        if 0 not in self._chunks:
+            self._open(0, instruments, instruments)
+        if instruments:
+            self._chunks[0].add(instruments)
+        self._opened.set()
+
+    def _collect(self, symbols: Mapping[str, str]) -> None:
+        by_chunk: dict[int, dict[str, str]] = defaultdict(dict)
+        for symbol, kind in symbols.items():
+            by_chunk[self._places.chunk_of(symbol)][symbol] = kind
         for number, listed in sorted(by_chunk.items()):
             if number in self._chunks:
                 self._chunks[number].add(listed)
             else:
-                self._open(number, listed)
+                self._open(number, dict.fromkeys(self._places.symbols(number), "Spot") | listed, listed)
         self._opened.set()
 
-    def _open(self, number: int, listed: list[str]) -> None:
+    def _open(self, number: int, symbols: Mapping[str, str], listed: Mapping[str, str]) -> None:
         try:
             chunk = Chunk.open(
-                number, self._places.symbols(number), listed, self._exchange, self._settings, self._address.ws_url, self._trust,
+                number, symbols, listed, self._exchange, self._settings, self._address.ws_url, self._trust,
                 self._limits, blocked_is_fatal=lambda: not self._delivered(),
             )  # fmt: skip
         except CannotRun as error:

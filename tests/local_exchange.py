@@ -68,9 +68,9 @@ class LocalExchange:
 
 
 @contextmanager
-def local_exchange(*flags: str) -> Iterator[LocalExchange]:
+def local_exchange(*flags: str, name: str = "binance") -> Iterator[LocalExchange]:
     """`mdc sim` with these flags on a free port, gone at the end: `with local_exchange("--rate", "max") as exchange:`."""
-    command = [sys.executable, "-m", "appliance.sim.server", "--exchange", "binance", *flags]
+    command = [sys.executable, "-m", "appliance.sim.server", "--exchange", name, *flags]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {PARENT_PID: str(os.getpid())})
     assert process.stdout is not None
     try:

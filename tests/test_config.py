@@ -25,6 +25,13 @@ rest_url = "https://api.binance.com"
 ws_url = "wss://stream.binance.com:9443"
 """
 
+DERIBIT = """\
+[exchange]
+name = "deribit"
+rest_url = "https://www.deribit.com/api/v2"
+ws_url = "wss://www.deribit.com/ws/api/v2"
+"""
+
 Load = Callable[..., Settings]
 
 
@@ -64,9 +71,22 @@ def test_a_minimal_file_gets_the_documented_defaults(load_text: Load) -> None:
     assert (found.log.level, found.log.as_json, found.metrics.csv) == ("INFO", False, None)
 
 
-@pytest.mark.parametrize("name", ["binance", "demo"])
-def test_the_configurations_in_the_tree_are_good(name: str) -> None:
-    assert load(CONFIGS / f"{name}.toml", {}).exchange.name == "binance"
+@pytest.mark.parametrize(
+    ("name", "exchange"), [("binance", "binance"), ("demo", "binance"), ("deribit", "deribit"), ("demo-deribit", "deribit")]
+)
+def test_the_configurations_in_the_tree_are_good(name: str, exchange: str) -> None:
+    login = {"DERIBIT_CLIENT_ID": "id", "DERIBIT_CLIENT_SECRET": "secret"}
+    assert load(CONFIGS / f"{name}.toml", login).exchange.name == exchange
+
+
+def test_deribit_needs_no_login_for_batches() -> None:
+    found = load(CONFIGS / "deribit.toml", {"MDC_DERIBIT__INTERVAL": "100ms"})
+    assert found.options() == {"interval": "100ms", "client_id": None, "client_secret": None}
+
+
+def test_both_demonstrations_keep_to_their_own_directories() -> None:
+    one, other = load(CONFIGS / "demo.toml", {}), load(CONFIGS / "demo-deribit.toml", {})
+    assert {one.ring.dir, one.journal.dir}.isdisjoint({other.ring.dir, other.journal.dir})
 
 
 def test_the_production_file_shows_the_defaults() -> None:
@@ -115,8 +135,8 @@ MISTAKES = {
     "ring inside the journal": (GOOD + '[ring]\ndir = "/var/lib/mdc/../mdc/binance/x"\n', ["/var/lib/mdc/binance", "two directories"]),
     "metrics inside the ring": (GOOD + '[metrics]\ncsv = "/run/mdc/binance/m.csv"\n', ["[metrics] csv", "m.csv", "fill their memory"]),
     "exchange of a later version": (
-        GOOD.replace("binance", "deribit", 1),
-        ["line 2", '"deribit"', "this version has no such exchange", "binance"],
+        GOOD.replace("binance", "bybit", 1),
+        ["line 2", '"bybit"', "this version has no such exchange", "binance, deribit"],
     ),
     "a module that is no exchange": (GOOD.replace("binance", "exchange", 1), ['"exchange"', "no such exchange", "binance"]),
     "exchange by a path": (GOOD.replace("binance", "../binance", 1), ['"../binance"', "no such exchange"]),
@@ -131,6 +151,10 @@ MISTAKES = {
     "scheme of the other url": (GOOD.replace("wss://", "https://"), ["[exchange] ws_url", "https", "wss://"]),
     "path behind the host": (GOOD.replace("binance.com:9443", "binance.com/stream"), ["[exchange] ws_url", "/stream", "appends the path"]),
     "query behind the host": (GOOD.replace("binance.com:9443", "binance.com?streams=x"), ["[exchange] ws_url", "appends the path"]),
+    "path of another exchange": (GOOD.replace("api.binance.com", "api.binance.com/api/v2"), ["[exchange] rest_url", "/api/v2"]),
+    "no login": (DERIBIT, ["[deribit] interval", '"raw"', "DERIBIT_CLIENT_ID and DERIBIT_CLIENT_SECRET are not set", '"100ms"']),
+    "wrong interval": (DERIBIT + '[deribit]\ninterval = "1s"\n', ["[deribit] interval", '"1s"', '"raw" or "100ms"']),
+    "secret in the file": (DERIBIT + '[deribit]\nclient_secret = "hush"\n', ["[deribit] client_secret", "DERIBIT_CLIENT_SECRET"]),
     "no host": (GOOD.replace("wss://stream.binance.com:9443", "wss://:9443"), ["[exchange] ws_url", "names no host"]),
     "impossible port": (GOOD.replace("9443", "99999"), ["[exchange] ws_url", "99999", "no URL"]),
     "no certificates": (GOOD + 'ca_file = "/nowhere/ca.pem"\n', ["[exchange] ca_file", "/nowhere/ca.pem", "No such file"]),

@@ -6,10 +6,12 @@ from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
+from urllib.parse import urlsplit
 
 import appliance.exchanges
 from appliance.config.mistakes import Key, Mistake, expected_of, shown
 from appliance.config.schema import Settings
+from appliance.exchanges.exchange import open_exchange
 
 RESERVE_MB_A_LEG = 4  # what a leg may still bring after reading was paused
 
@@ -24,6 +26,16 @@ def contradictions(settings: Settings, where: Mapping[Key, str]) -> Iterator[Mis
     if not _is_installed(exchange.name):
         expected = f"one of {', '.join(_installed())}"
         yield against("exchange", "name", exchange.name, "this version has no such exchange", expected)
+    else:
+        rest_path, ws_path = open_exchange(exchange.name).paths
+        for key, url, path in (("rest_url", exchange.rest_url, rest_path), ("ws_url", exchange.ws_url, ws_path)):
+            if urlsplit(url).path not in ("", path):
+                ends = f"a URL that ends at the host{f' or with {path}' if path else ''}: the program appends the path itself"
+                yield against("exchange", key, url, "something else stands behind the host", ends, ("exchange", "name"))
+    if missing := _missing_login(settings):
+        problem = f"raw channels need a login, and {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set"
+        expected = 'both in the environment, in .env or as systemd credentials; or interval = "100ms", which needs no account'
+        yield against("deribit", "interval", settings.deribit.interval, problem, expected)
     for key, url in (("rest_url", exchange.rest_url), ("ws_url", exchange.ws_url)):
         if not url and not exchange.local:
             problem = "it is missing, and local is not true"
@@ -54,6 +66,15 @@ def contradictions(settings: Settings, where: Mapping[Key, str]) -> Iterator[Mis
     if csv is not None and ring_dir in csv.resolve().parents:
         problem = f"it lies in the directory of the rings, {ring.dir}, and would fill their memory"
         yield against("metrics", "csv", str(csv), problem, "a file elsewhere, e.g. in the directory of the journal", ("ring", "dir"))
+
+
+def _missing_login(settings: Settings) -> list[str]:
+    """The variables that a login to the exchange needs and that are not set."""
+    deribit = settings.deribit
+    if settings.exchange.name != "deribit" or deribit.interval != "raw" or settings.exchange.local:
+        return []
+    wanted = {"DERIBIT_CLIENT_ID": deribit.client_id, "DERIBIT_CLIENT_SECRET": deribit.client_secret}
+    return [variable for variable, value in wanted.items() if value is None]
 
 
 def _is_installed(name: str) -> bool:

@@ -50,7 +50,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _url(secure: str, plain: str, url: str) -> str:
-    """A URL that ends at the host, without a closing slash: what the program asks for is appended to it."""
+    """A URL without a closing slash: what the program asks for is appended to it."""
     if not url:
         return url
     try:
@@ -64,11 +64,11 @@ def _url(secure: str, plain: str, url: str) -> str:
         raise ValueError(f"its scheme is {parts.scheme!r}" if parts.scheme else "it has no scheme")
     if not host or any(letter.isspace() for letter in parts.netloc):
         raise ValueError("it names no host")
-    if parts.path.strip("/") or parts.query or parts.fragment:
-        raise ValueError("something stands behind the host, and the program appends the path itself")
+    if parts.query or parts.fragment:
+        raise ValueError("a query stands behind the host, and the program appends the path itself")
     if parts.scheme == plain and not is_loopback(host):
         raise ValueError(f"{plain}:// is not encrypted, and {host} is not this machine")
-    return f"{parts.scheme}://{parts.netloc}"
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
 
 
 def _rest_url(url: str) -> str:
@@ -226,6 +226,14 @@ class Settings(Section):
     metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
     deribit: DeribitSettings = DeribitSettings()
+
+    def options(self) -> dict[str, str | None]:
+        """The section of the exchange's own name, secrets in plain text; empty where it has none."""
+        section = getattr(self, self.exchange.name, None)
+        if not isinstance(section, Section):
+            return {}
+        values = {name: getattr(section, name) for name in type(section).model_fields}
+        return {name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in values.items()}
 
     def secrets(self) -> list[str]:
         """What no log may show."""

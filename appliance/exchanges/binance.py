@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 from urllib.parse import quote
 
@@ -13,6 +13,7 @@ from appliance.exchanges.exchange import (
     Acknowledged,
     BadReply,
     Control,
+    NoSession,
     Question,
     Refusal,
     Rejected,
@@ -51,12 +52,21 @@ class Binance:
     # 300 connects in 5 minutes are allowed per address; the rest is left to whatever else runs behind it.
     rules = Rules(connects=240, connects_window_s=300.0, messages_per_s=5, weight_per_minute=6_000)
 
+    by_channel = False
+    paths = ("", "")
+
+    def with_options(self, options: Mapping[str, str | None]) -> "Binance":
+        return self
+
+    def session(self) -> NoSession:
+        return NoSession()
+
     def discovery(self) -> Question:
         # Without showPermissionSets=false the reply is several times larger; `permissions` filters on their side instead.
         return Question("/api/v3/exchangeInfo?permissions=SPOT&symbolStatus=TRADING&showPermissionSets=false", weight=20)
 
-    def symbols(self, body: bytes) -> list[str]:
-        return list(_trading_spot(body))
+    def instruments(self, body: bytes) -> dict[str, str]:
+        return dict.fromkeys(_trading_spot(body), "Spot")
 
     def refusal(self, status: int, headers: Mapping[str, str], body: bytes, now_s: float) -> Refusal:
         said = _said(body)
@@ -72,9 +82,9 @@ class Binance:
             return Refusal(Trouble.MOVED, f"HTTP {status}, moved{where} or retired; a newer version may be needed: {said}")
         return Refusal(Trouble.AWAY, f"HTTP {status}: {said}")
 
-    def stream(self, name: str) -> str:
+    def streams(self, names: Iterable[str]) -> list[str]:
         # Unicode lower case leaves CJK alone. A wrongly cased stream is acknowledged and silent.
-        return f"{name.lower()}@trade"
+        return [f"{name.lower()}@trade" for name in names]
 
     def connect_path(self, streams: Sequence[str]) -> tuple[str, list[str]]:
         path = "/stream"

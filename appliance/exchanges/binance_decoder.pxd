@@ -2,7 +2,8 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from appliance.exchanges.decoder cimport Decoder, Outcome
-from appliance.exchanges.json_cursor cimport JsonIndex, Token
+from appliance.exchanges.json_cursor cimport Token
+from appliance.exchanges.json_index cimport JsonIndex
 from appliance.trade cimport TradeFields
 
 cdef enum:

@@ -10,13 +10,9 @@ from libc.string cimport memcmp
 from appliance.exchanges.decoder cimport MALFORMED, OTHER, TRADES, UNKNOWN_SYMBOL, WRONG_VENUE
 from appliance.exchanges.instruments cimport NAME_BYTES_MAX
 from appliance.exchanges.json_cursor cimport FALSE_, JsonCursor, OBJECT, STRING, TRUE_
+from appliance.exchanges.json_index cimport JsonIndex
 from appliance.exchanges.usual_frame cimport UsualTrade, match_usual_trade
 from appliance.trade cimport SIDE_BUY, SIDE_SELL
-
-cdef extern from "simdjson.cpp":
-    """
-    // The library itself, as a part of this module: pysimdjson installs its source.
-    """
 
 cdef enum:
     EXPONENT_DIGITS_MAX = 2          # so that each is finite as a double
@@ -126,8 +122,7 @@ cdef class BinanceDecoder(Decoder):
     """Combined and raw frames, old and new schema; one trade a frame. One thread."""
 
     def __cinit__(self):
-        if not self.index.usable():
-            raise RuntimeError("simdjson cannot be used: no memory, or no code for this processor")
+        self.index = JsonIndex()
 
     cdef Outcome start(self, const char* payload, Py_ssize_t size, Py_ssize_t readable) noexcept nogil:
         cdef JsonCursor cursor
@@ -139,7 +134,7 @@ cdef class BinanceDecoder(Decoder):
             return usual
         if not self.index.build(payload, size):
             return MALFORMED
-        cursor = JsonCursor(self.index, payload, size)
+        cursor = JsonCursor(self.index.begins, self.index.count, payload, size)
         if not cursor.enter_object():
             cursor.value(&value)
             return OTHER if cursor.finish() else MALFORMED

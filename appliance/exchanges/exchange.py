@@ -4,8 +4,8 @@ Bytes in, facts out: nothing here opens a socket, reads a clock or sleeps, so bo
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from importlib import import_module
@@ -36,6 +36,8 @@ class Trouble(StrEnum):
     """301, 404, 410: the interface was moved or retired."""
     INSECURE = "insecure"
     """The certificate is not the host's: never talked to."""
+    CREDENTIALS = "credentials"
+    """The login was refused: no restart mends it, and many more tries lock the account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,10 @@ class Rules:
     messages_per_s: int
     """Frames from us on one connection, pongs included."""
     weight_per_minute: int
+    connections: int = 1 << 20
+    """At the same time, REST included."""
+    verify_s: float = 600.0
+    """Between two comparisons of our subscriptions with the exchange's own list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +109,90 @@ class Rejected:
 
     request: int | None
     reason: str
+    login_lost: bool = False
+    """Logged in again, the same request may be taken."""
+    refusal: Refusal | None = None
+    """Set where this connection has no future, and a new one only as this says."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedIn:
+    """The login was taken; it is to be renewed within `expires_s`."""
+
+    request: int
+    expires_s: float
+    refresh_token: str = field(repr=False)
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """The exchange wants to see a frame of ours, at once; `frame` makes it, given the request's number."""
+
+    frame: Callable[[int], bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class ShuttingDown:
     """The exchange will end this connection, without saying when."""
 
+    reason: str = "the exchange announced the end of this connection"
 
-Control = Acknowledged | Subscribed | Rejected | ShuttingDown
+
+@dataclass(frozen=True, slots=True)
+class InstrumentChanged:
+    """An instrument was listed, or its state changed."""
+
+    name: str
+    kind: str
+    state: str
+    lists: bool
+    """It trades from now on; ids begin at 1 if it is new to us."""
+    ends: bool
+    """It trades no more, for good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """Something the operator and the data should know: a status record of this name and these fields."""
+
+    event: str
+    fields: Mapping[str, object]
+
+
+Control = Acknowledged | Subscribed | Rejected | LoggedIn | Demand | ShuttingDown | InstrumentChanged | Announced
+
+
+class Line(Protocol):
+    """A living connection, as an exchange's session sees it."""
+
+    async def ask(self, question: Callable[[int], bytes]) -> Control | None:
+        """Send the frame that `question` makes of a request's number; its answer, None when none came in time."""
+
+    async def sleep(self, seconds: float) -> None: ...
+
+    def warn(self, event: str, text: str) -> None:
+        """Tell the operator."""
+
+
+class Session(Protocol):
+    """What one connection needs beside its subscriptions: a login, heartbeats. One connection's; never shared."""
+
+    async def begin(self, line: Line) -> Refusal | None:
+        """Before the first subscription, and again when a request was rejected for want of a login; why it must end, or None."""
+
+    async def keep(self, line: Line) -> Refusal | None:
+        """Runs beside the connection after `begin`; may end early, with why the connection must end, or None."""
+
+
+class NoSession:
+    """For exchanges where a connection needs nothing more."""
+
+    async def begin(self, line: Line) -> Refusal | None:
+        return None
+
+    async def keep(self, line: Line) -> Refusal | None:
+        return None
 
 
 class Exchange(Protocol):
@@ -122,17 +204,28 @@ class Exchange(Protocol):
     @property
     def rules(self) -> Rules: ...
 
+    @property
+    def by_channel(self) -> bool:
+        """Whether streams carry whole kinds of instruments, all into chunk 0; else each instrument has a stream and a place."""
+
+    def with_options(self, options: Mapping[str, str | None]) -> "Exchange":
+        """The same exchange with the configuration's section of its name, secrets in plain text."""
+
+    @property
+    def paths(self) -> tuple[str, str]:
+        """What stands behind the host before all else, of REST and of the websocket; URLs may be given with or without it."""
+
     def discovery(self) -> Question:
         """The request whose reply lists all instruments."""
 
-    def symbols(self, body: bytes) -> list[str]:
-        """The names of what can be traded now, by a discovery reply. Raises BadReply."""
+    def instruments(self, body: bytes) -> dict[str, str]:
+        """Name and kind of all that can be traded now, by a discovery reply. Raises BadReply."""
 
     def refusal(self, status: int, headers: Mapping[str, str], body: bytes, now_s: float) -> Refusal:
         """What an answer other than the wanted one means; `headers` in lower case, `now_s` UNIX time."""
 
-    def stream(self, name: str) -> str:
-        """The stream that carries the trades of an instrument."""
+    def streams(self, names: Iterable[str]) -> list[str]:
+        """The streams that carry the trades of these instruments."""
 
     def connect_path(self, streams: Sequence[str]) -> tuple[str, list[str]]:
         """What stands behind the websocket's host to get `streams`, and those of them that found no room in it."""
@@ -140,8 +233,11 @@ class Exchange(Protocol):
     def subscribe(self, streams: Sequence[str], requests: Iterator[int]) -> list[tuple[int, bytes]]:
         """Text frames that ask for `streams`, each within the exchange's limits and with its number out of `requests`."""
 
-    def list_subscriptions(self, request: int) -> bytes:
-        """The text frame that asks for this connection's subscriptions."""
+    def list_subscriptions(self, request: int) -> bytes | None:
+        """The text frame that asks for this connection's subscriptions; None: only an answer to `subscribe` names them."""
+
+    def session(self) -> Session:
+        """What a new connection needs beside its subscriptions."""
 
     def control(self, payload: bytes) -> Control | None:
         """What a text frame that is no trade says; None: nothing that the connection must know."""

@@ -8,6 +8,7 @@ cdef struct Instrument:
     char name[64]
     int32_t name_bytes
     int32_t prefix_bytes
+    bint wanted                      # by the configuration; what is not is counted and not kept
     char* prefix                     # `{"exchange":"BINANCE","asset":"BTCUSDT","kind":"Spot","px":`
 
 
@@ -20,9 +21,12 @@ cdef class Instruments:
     cdef int32_t* slots              # open addressing, -1 is free; at most half full
     cdef uint32_t slots_mask
     cdef list kinds
+    cdef public object wanted        # a function of the name; None: all are
 
     cdef int32_t lookup(self, const char* name, Py_ssize_t size) noexcept nogil
     cdef const char* prefix(self, int32_t instrument, int32_t* size) noexcept nogil
+    cdef bint is_wanted(self, int32_t instrument) noexcept nogil
+    cdef int32_t learn(self, const char* name, Py_ssize_t size, const char* kind) noexcept nogil
     cdef int enlarge(self) except -1
     cdef void enter(self, int32_t instrument) noexcept nogil
     cdef int check(self, int32_t instrument) except -1

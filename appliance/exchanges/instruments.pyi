@@ -1,9 +1,11 @@
+from collections.abc import Callable
 from typing import Self
 
 from typing_extensions import disjoint_base
 
 @disjoint_base
 class Instruments:
+    wanted: Callable[[str], bool] | None
     @property
     def exchange(self) -> str: ...
     def __new__(cls, exchange: str) -> Self: ...

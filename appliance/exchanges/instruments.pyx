@@ -63,6 +63,17 @@ cdef class Instruments:
         size[0] = self.items[instrument].prefix_bytes
         return self.items[instrument].prefix
 
+    cdef bint is_wanted(self, int32_t instrument) noexcept nogil:
+        return self.items[instrument].wanted
+
+    cdef int32_t learn(self, const char* name, Py_ssize_t size, const char* kind) noexcept nogil:
+        """Add a name that the wire brought; its index, -1 for one that no record could hold. Takes the GIL, once for each name."""
+        with gil:
+            try:
+                return self.add(name[:size].decode(), kind.decode())
+            except Exception:  # nothing may leave here: the caller has no place for it
+                return -1
+
     cdef void enter(self, int32_t instrument) noexcept nogil:
         cdef uint32_t slot = hash_of(self.items[instrument].name, self.items[instrument].name_bytes) & self.slots_mask
         while self.slots[slot] >= 0:
@@ -118,6 +129,7 @@ cdef class Instruments:
         item.prefix_bytes = <int32_t>len(start)
         memcpy(item.name, <const char*>encoded, len(encoded))
         item.name_bytes = <int32_t>len(encoded)
+        item.wanted = self.wanted is None or self.wanted(name)
         self.kinds.append(kind)
         self.enter(self.count)
         self.count += 1

@@ -8,7 +8,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <memory>
 
 #include "simdjson.h"
 
@@ -24,51 +23,15 @@ struct Token {
   bool escaped;  // a string with at least one backslash
 };
 
-// Where the tokens of one text begin: simdjson's first stage. Owns the memory for it.
-class JsonIndex {
- public:
-  static constexpr size_t BYTES_MAX = size_t(16) << 20;  // a websocket message is no larger, the transport refuses it
-  static constexpr size_t BYTES_AT_FIRST = size_t(64) << 10;
-
-  JsonIndex() noexcept {
-    // Depth is for simdjson's own second stage, which is not used.
-    usable_ = simdjson::get_active_implementation()->create_dom_parser_implementation(BYTES_AT_FIRST, 1, stage1_) == simdjson::SUCCESS;
-  }
-
-  bool usable() const noexcept { return usable_; }
-
-  // False: not JSON as far as this stage sees. Reads nothing behind `size`. Allocates for a larger text than any before.
-  bool build(const char* text, size_t size) noexcept {
-    if (size == 0 || size > BYTES_MAX) return false;
-    if (size > stage1_->capacity() && !enlarge(size)) return false;
-    if (stage1_->stage1(reinterpret_cast<const uint8_t*>(text), size, simdjson::stage1_mode::regular) != simdjson::SUCCESS) return false;
-    stage1_->structural_indexes[stage1_->n_structural_indexes] = uint32_t(size);  // simdjson allocates room for it
-    return true;
-  }
-
-  // One for each token, and the size of the text behind the last.
-  const uint32_t* begins() const noexcept { return stage1_->structural_indexes.get(); }
-  uint32_t count() const noexcept { return stage1_->n_structural_indexes; }
-
- private:
-  bool enlarge(size_t size) noexcept {
-    size_t capacity = BYTES_AT_FIRST;
-    while (capacity < size) capacity *= 2;
-    return stage1_->set_capacity(capacity) == simdjson::SUCCESS;
-  }
-
-  std::unique_ptr<simdjson::internal::dom_parser_implementation> stage1_;
-  bool usable_ = false;
-};
-
 // A place in an indexed text. A small value: walk with a local copy, which the compiler then keeps in registers.
 class JsonCursor {
  public:
   static constexpr int DEPTH_MAX = 64;
 
   JsonCursor() noexcept = default;
-  JsonCursor(const JsonIndex& index, const char* text, size_t size) noexcept
-      : text_(text), begins_(index.begins()), count_(index.count()), backslashes_(std::memchr(text, '\\', size) != nullptr) {}
+  // `begins`, `count`: what json_index made of the same text.
+  JsonCursor(const uint32_t* begins, uint32_t count, const char* text, size_t size) noexcept
+      : text_(text), begins_(begins), count_(count), backslashes_(std::memchr(text, '\\', size) != nullptr) {}
 
   // True: an object begins here, and the cursor is in it.
   simdjson_inline bool enter_object() noexcept {
@@ -97,6 +60,28 @@ class JsonCursor {
     return true;
   }
 
+  // True: an array begins here, and the cursor is in it.
+  simdjson_inline bool enter_array() noexcept {
+    if (current() != '[') return false;
+    if (++depth_ > DEPTH_MAX) return fail();
+    ++position_;
+    return true;
+  }
+
+  // Whether the array the cursor is in has a further element, which comes next. False: it ended, or the text is broken.
+  simdjson_inline bool next_element() noexcept {
+    const char next = current();
+    if (next == ']') {
+      --depth_;
+      ++position_;
+      return false;
+    }
+    if (text_[begins_[position_ - 1]] == '[') return position_ < count_ || fail();
+    if (next != ',') return fail();
+    ++position_;
+    return current() != ']' || fail();
+  }
+
   // Any value, checked to its end. False: the text is broken.
   simdjson_inline bool value(Token* token) noexcept {
     const char first = current();
@@ -108,6 +93,9 @@ class JsonCursor {
     }
     return scalar(token);
   }
+
+  // Something that was walked over is no JSON.
+  bool broken() const noexcept { return broken_; }
 
   // The document was whole, and nothing stands behind it.
   bool finish() const noexcept { return !broken_ && position_ == count_; }

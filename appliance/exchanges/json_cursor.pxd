@@ -19,16 +19,15 @@ cdef extern from "appliance/exchanges/json_cursor.hpp" namespace "mdc" nogil:
         uint8_t kind
         bool escaped
 
-    cdef cppclass JsonIndex:
-        bool usable() noexcept
-        bool build(const char* text, size_t size) noexcept
-
     cdef cppclass JsonCursor:
         JsonCursor() noexcept
-        JsonCursor(const JsonIndex& index, const char* text, size_t size) noexcept
+        JsonCursor(const uint32_t* begins, uint32_t count, const char* text, size_t size) noexcept
         bool enter_object() noexcept
         bool next_field(Token* key) noexcept
+        bool enter_array() noexcept
+        bool next_element() noexcept
         bool value(Token* token) noexcept
+        bool broken() noexcept
         bool finish() noexcept
 
         @staticmethod

@@ -10,7 +10,7 @@ REFUSED_S_MAX = 60.0
 HEALTHY_S = 60.0  # a life this long begins anew
 
 # What a quick retry cannot mend, and may make worse: 451 and 403 count requests, a certificate is renewed in hours.
-SLOW_S = {Trouble.FORBIDDEN: 60.0, Trouble.MOVED: 60.0, Trouble.INSECURE: 60.0, Trouble.BLOCKED: 300.0}
+SLOW_S = {Trouble.FORBIDDEN: 60.0, Trouble.MOVED: 60.0, Trouble.INSECURE: 60.0, Trouble.BLOCKED: 300.0, Trouble.CREDENTIALS: 300.0}
 
 
 class Backoff:

@@ -1,7 +1,7 @@
 """One chunk at work: its pipeline and its legs."""
 
 import ssl
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import random
 from typing import Any
 
@@ -15,15 +15,18 @@ from appliance.feed.connection import Connection
 from appliance.feed.handler import FeedHandler
 from appliance.feed.legs import Legs
 from appliance.feed.limits import Limits
+from appliance.feed.news import News
 from appliance.feed.pipeline import Pipeline
+from appliance.feed.rest import matches
 from appliance.ring.store import StoreOptions
 
 
 class Chunk:
     """A chunk that is being collected. Loop thread only; `legs.run()` is the caller's task."""
 
-    def __init__(self, number: int, pipeline: Pipeline, legs: Legs, exchange: Exchange) -> None:
+    def __init__(self, number: int, pipeline: Pipeline, legs: Legs, exchange: Exchange, news: News) -> None:
         self.number = number
+        self.news = news
         self.pipeline = pipeline
         self.legs = legs
         self._exchange = exchange
@@ -32,8 +35,8 @@ class Chunk:
     def open(
         cls,
         number: int,
-        symbols: Iterable[str],
-        listed: Sequence[str],
+        symbols: Mapping[str, str],
+        listed: Iterable[str],
         exchange: Exchange,
         settings: Settings,
         ws_url: str,
@@ -42,10 +45,14 @@ class Chunk:
         *,
         blocked_is_fatal: Callable[[], bool],
     ) -> "Chunk":
-        """Open ring and journal for all `symbols` that have their place here, and legs for the `listed` ones. Raises CannotRun."""
+        """Open ring and journal for all `symbols` (name and kind) that have their place here, and legs for the `listed` ones.
+
+        Raises CannotRun.
+        """
         instruments = Instruments(exchange.name.upper())
-        for symbol in symbols:
-            instruments.add(symbol)
+        instruments.wanted = lambda name: matches(name, settings.symbols.include, settings.symbols.exclude)
+        for symbol, kind in symbols.items():
+            instruments.add(symbol, kind)
         options = StoreOptions(
             capacity_bytes=settings.ring.capacity_mb << 20,
             segment_bytes=settings.journal.segment_mb << 20,
@@ -64,15 +71,17 @@ class Chunk:
             options,
             legs=settings.feed.legs,
             gap_grace_ms=settings.feed.gap_grace_ms,
+            adopt=exchange.by_channel,
         )
         log = logger.bind(chunk=number)
         connected: set[int] = set()
+        news = News(number, pipeline, instruments)
 
         def connect(leg: int, streams: Sequence[str]) -> Connection:
             def listen(control: Connection) -> FeedHandler:
                 return FeedHandler(pipeline.path, leg, control)
 
-            return Connection(exchange, ws_url, streams, listen, trust, log=log.bind(leg=leg))
+            return Connection(exchange, ws_url, streams, listen, trust, hear=news.hear, log=log.bind(leg=leg))
 
         def tell(event: str, **fields: Any) -> None:
             pipeline.status(event, **fields)
@@ -85,18 +94,19 @@ class Chunk:
                 connected.add(fields["leg"])
 
         legs = Legs(
-            number, settings.feed.legs, [exchange.stream(symbol) for symbol in listed], connect, limits, tell,
+            number, settings.feed.legs, exchange.streams(listed), connect, limits, tell,
             lambda: Backoff(random), blocked_is_fatal=blocked_is_fatal,
         )  # fmt: skip
-        log.bind(event="chunk_open").info(f"chunk of {len(listed)} symbols, {len(instruments)} with its former ones")
-        return cls(number, pipeline, legs, exchange)
+        log.bind(event="chunk_open").info(f"chunk of {len(legs.streams)} streams, {len(instruments)} instruments with its former ones")
+        return cls(number, pipeline, legs, exchange, news)
 
-    def add(self, symbols: Iterable[str]) -> None:
-        """Collect those of the symbols that are not collected yet."""
-        new = [symbol for symbol in symbols if self._exchange.stream(symbol) not in self.legs.streams]
+    def add(self, symbols: Mapping[str, str]) -> None:
+        """Collect those of the symbols (name and kind) that are not collected yet."""
+        self.pipeline.add(symbols.items())
+        self.news.all_listed = True
+        new = [symbol for symbol in symbols if not self.legs.streams.keys() >= set(self._exchange.streams([symbol]))]
         if new:
-            self.pipeline.add((symbol, "Spot") for symbol in new)
-            self.legs.subscribe(self._exchange.stream(symbol) for symbol in new)
+            self.legs.subscribe(self._exchange.streams(new))
             self.pipeline.status("subscribing", symbols=new)
 
     def turn(self) -> None:

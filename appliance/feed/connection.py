@@ -17,7 +17,18 @@ from urllib.parse import urlsplit
 from loguru import logger
 from picows import WSCloseCode, WSError, WSHandshakeError, WSListener, WSMsgType, WSTransport, ws_connect
 
-from appliance.exchanges.exchange import Control, Exchange, Refusal, Rejected, ShuttingDown, Subscribed, Trouble
+from appliance.exchanges.exchange import (
+    Announced,
+    Control,
+    Demand,
+    Exchange,
+    InstrumentChanged,
+    Refusal,
+    Rejected,
+    ShuttingDown,
+    Subscribed,
+    Trouble,
+)
 from appliance.feed import tls
 from appliance.feed.messages import MessageBudget
 
@@ -44,13 +55,13 @@ class Pace:
     pong_s: float = 10.0
     answer_s: float = 15.0
     """For an acknowledgement; Binance is known to take 10 s for a long frame."""
-    verify_s: float = 600.0
-    """Between two comparisons with the exchange's own list of subscriptions."""
+    verify_s: float | None = None
+    """Between two comparisons with the exchange's own list of subscriptions; None: as the exchange's rules say."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a connection ended. `refusal` is set when it never came to be."""
+    """How a connection ended. `refusal` is set when it never came to be, or when the exchange will not have it again so soon."""
 
     reason: str
     life_s: float
@@ -80,6 +91,7 @@ class Connection:
         listener: Callable[["Connection"], WSListener],
         trust: ssl.SSLContext,
         *,
+        hear: Callable[[InstrumentChanged | Announced], None] = lambda news: None,
         pace: Pace | None = None,
         log: "Logger | None" = None,
     ) -> None:
@@ -92,9 +104,12 @@ class Connection:
         self.unlisted: frozenset[str] = frozenset()
         """Streams that the exchange does not list though it was asked for them repeatedly."""
         self._exchange = exchange
+        self._session = exchange.session()
+        self._hear = hear
         self._wanted = dict.fromkeys(streams)
+        self._listed: set[str] = set()  # by the answers to our requests
         path, self._unasked = exchange.connect_path(streams)
-        self._url = ws_url.rstrip("/") + path
+        self._url = ws_url.rstrip("/").removesuffix(exchange.paths[1]) + exchange.paths[1] + path
         self._host = urlsplit(ws_url).hostname or ws_url
         self._make_listener = listener
         self._listener: Listener | None = None
@@ -107,6 +122,7 @@ class Connection:
         self._transport: WSTransport | None = None
         self._opened_s = 0.0
         self._reason = ""
+        self._refused: Refusal | None = None
         self._over = False
         self._requests = count(1)  # numbers of our requests
         self._answers: dict[int, asyncio.Future[Control]] = {}
@@ -146,6 +162,11 @@ class Connection:
         if self._transport is not None:
             self._transport.send_close(WSCloseCode.GOING_AWAY)
             self._loop.call_later(CLOSE_S, self._transport.disconnect, False)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """End this connection for what the exchange said; the legs judge when another may be tried."""
+        self._refused = self._refused or refusal
+        self.end(refusal.reason)
 
     async def drain(self, timeout_s: float) -> None:
         """Say CLOSE and take all that is still under way: until the exchange's CLOSE or end of file, or the time is up."""
@@ -220,7 +241,7 @@ class Connection:
 
     async def _live(self, transport: WSTransport) -> Ending:
         async with asyncio.TaskGroup() as duties:
-            keep = [duties.create_task(self._keep_subscribed()), duties.create_task(self._keep_alive())]
+            keep = [duties.create_task(self._keep_session()), duties.create_task(self._keep_alive())]
             try:
                 await transport.wait_disconnected()
             except Exception as error:  # what picows found wrong with a frame, or an error of our listener
@@ -228,7 +249,7 @@ class Connection:
             finally:
                 for duty in keep:
                     duty.cancel()
-        return Ending(self._reason or "closed without a CLOSE", self._loop.time() - self._opened_s)
+        return Ending(self._reason or "closed without a CLOSE", self._loop.time() - self._opened_s, self._refused)
 
     async def _keep_alive(self) -> None:
         """Judge the socket by its frames and by an answered ping, never by a quiet stream (T33)."""
@@ -245,6 +266,32 @@ class Connection:
 
     def _frames(self) -> int:
         return self._listener.frames if self._listener is not None else 0
+
+    # What the exchange's session calls
+
+    async def ask(self, question: Callable[[int], bytes]) -> Control | None:
+        request = next(self._requests)
+        return await self._request(question(request), request)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def warn(self, event: str, text: str) -> None:
+        self._log.bind(event=event).warning(text)
+
+    async def _keep_session(self) -> None:
+        """Log in where that is needed, then subscribe, and keep both."""
+        if await self._has_begun():
+            async with asyncio.TaskGroup() as duties:
+                duties.create_task(self._keep_subscribed())
+                if (refusal := await self._session.keep(self)) is not None:
+                    self.refuse(refusal)
+
+    async def _has_begun(self) -> bool:
+        refusal = await self._session.begin(self)
+        if refusal is not None:
+            self.refuse(refusal)
+        return refusal is None
 
     async def _keep_subscribed(self) -> None:
         """Ask for what the URL had no room for, then hold the exchange's own list against ours, now and then again (T5)."""
@@ -268,13 +315,24 @@ class Connection:
             self._tell_unlisted(frozenset(missing))
             self.subscribed.set()
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._pace.verify_s):
+                async with asyncio.timeout(self._pace.verify_s or self._exchange.rules.verify_s):
                     await self._asked_for_more.wait()
+            if self._listed:
+                # Only an answer to the same request lists them: asked again, nothing is brought twice.
+                self._listed.clear()
+                self._unasked = list(self._wanted)
 
     async def _ask_for(self, streams: Sequence[str]) -> None:
         for request, frame in self._exchange.subscribe(streams, self._requests):
             answer = await self._request(frame, request)
-            if isinstance(answer, Rejected):
+            if isinstance(answer, Subscribed):
+                self._listed |= answer.streams
+            elif isinstance(answer, Rejected) and answer.refusal is not None:
+                self.refuse(answer.refusal)
+            elif isinstance(answer, Rejected) and answer.login_lost:
+                self._log.bind(event="login_lost").warning(f"logging in again on the living connection: {answer.reason}")
+                await self._has_begun()
+            elif isinstance(answer, Rejected):
                 self._log.bind(event="subscribe_rejected").error(f"SUBSCRIBE refused: {answer.reason}")
             elif answer is None:
                 self._log.bind(event="subscribe_unanswered").warning(f"SUBSCRIBE not answered within {self._pace.answer_s:g} s")
@@ -283,7 +341,10 @@ class Connection:
         """Streams of ours that the exchange does not list; empty, with a warning, when it does not answer."""
         for _ in range(REPAIRS):
             request = next(self._requests)
-            answer = await self._request(self._exchange.list_subscriptions(request), request)
+            frame = self._exchange.list_subscriptions(request)
+            if frame is None:
+                return set(self._wanted) - self._listed
+            answer = await self._request(frame, request)
             if isinstance(answer, Subscribed):
                 return set(self._wanted) - answer.streams
         self._log.bind(event="list_unanswered").warning("the exchange does not list our subscriptions; taken as made, asked again later")
@@ -323,7 +384,16 @@ class Connection:
             if outcome != OTHER:
                 self._log.bind(event=f"frame_{outcome}").warning(f"{OUTCOMES.get(outcome, outcome)}: {payload[:200]!r}")
         elif isinstance(control, ShuttingDown):
+            self._log.bind(event="shutting_down").warning(control.reason)
             self.leaving.set()  # no lead time is promised (T7)
+        elif isinstance(control, Demand):
+            self._budget.count()
+            if self._transport is not None:
+                self._transport.send(WSMsgType.TEXT, control.frame(next(self._requests)))
+        elif isinstance(control, InstrumentChanged | Announced):
+            self._hear(control)
+        elif isinstance(control, Rejected) and control.request not in self._answers and control.refusal is not None:
+            self.refuse(control.refusal)
         elif control.request is None:
             self._log.bind(event="rejected").error(f"the exchange refused a request of ours: {control.reason}")
         elif (answer := self._answers.get(control.request)) is not None and not answer.done():

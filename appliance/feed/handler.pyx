@@ -11,6 +11,7 @@ from appliance.ring.layout cimport (
     C_BEFORE_BASELINE,
     C_CONFLICTING,
     C_DUPLICATES,
+    C_FILTERED,
     C_FRAMES,
     C_LATE,
     C_LEG_DUPLICATES,
@@ -83,9 +84,16 @@ cdef class HotPath:
         if outcome != TRADES:
             self.count_outcome(outcome)
             return outcome
+        if self.instruments.count > self.window.count:
+            # Names that the wire brought for the first time.
+            with gil:
+                self.window.grow()
         # Decoded, and at once claimed: one reading for both, until a further trade of the same message is claimed.
         parse_ns = enqueue_ns = now_ns()
         while self.decoder.next(&trade):
+            if not self.instruments.is_wanted(trade.instrument):
+                self.writer.count(C_FILTERED, 1)
+                continue
             out = self.writer.claim(TRADE_PAYLOAD_BYTES_MAX + trade.tail_bytes)
             if out == NULL:
                 # Not judged either: its id stays missing, so that a gap record tells of it.

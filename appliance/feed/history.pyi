@@ -4,6 +4,7 @@ from pathlib import Path
 from appliance.feed.window import EventKind, Window
 from appliance.ring.reader import RingReader
 
+LISTED: str
 STATUS_EVENTS: dict[str, EventKind]
 
 @dataclass(slots=True, frozen=True)
@@ -12,4 +13,4 @@ class Restored:
     holes: list[tuple[int, int]]
 
 def snapshot(window: Window, exchange: str, chunk: int) -> list[bytes]: ...
-def restore(window: Window, ring: RingReader, journal_dir: Path | None) -> Restored: ...
+def restore(window: Window, ring: RingReader, journal_dir: Path | None, adopt: bool = False) -> Restored: ...

@@ -35,6 +35,7 @@ STATUS_EVENTS = {
     "holes_merged": EventKind.MERGED,
 }
 
+LISTED = "listed"  # event of the status record of an instrument whose first id will be 1
 NEVER_TRADED = b'"baseline":null}'
 SNAPSHOT_PAYLOAD_BYTES = 60_000  # of a record's 65,472
 
@@ -71,12 +72,12 @@ def snapshot(Window window, str exchange, int chunk) -> list[bytes]:
     ]
 
 
-def restore(Window window, RingReader ring, journal_dir: Path | None) -> Restored:
+def restore(Window window, RingReader ring, journal_dir: Path | None, bint adopt=False) -> Restored:
     """Bring `window` to where the last writer left it: the newest complete snapshot, then every record behind it.
 
-    `ring`: the chunk's ring, whose cursor is moved. Instruments that `window` does not have are passed over.
+    `ring`: the chunk's ring, whose cursor is moved. Instruments that `window` does not have are passed over, or added with `adopt`.
     """
-    cdef Replay replay = Replay(window)
+    cdef Replay replay = Replay(window, adopt)
     found = segments(journal_dir, ring.exchange, ring.chunk) if journal_dir is not None else []
     begin = len(found)
     while begin > 0:
@@ -142,6 +143,7 @@ cdef class Replay:
     """Feeds records that were read back into a window."""
     cdef Window window
     cdef Instruments instruments
+    cdef bint adopt
     cdef readonly int64_t records
     cdef int64_t begin_position       # of the snapshot that tells all that stands before it; 0: none does
     cdef int64_t first_sequence       # that was read back; 0: none
@@ -149,8 +151,9 @@ cdef class Replay:
     cdef bint in_journal
     cdef set unrecorded               # spans of sequences that the journal lost, without a hole record so far
 
-    def __init__(self, Window window):
+    def __init__(self, Window window, bint adopt):
         self.window = window
+        self.adopt = adopt
         self.instruments = window.instruments
         self.in_journal = True
         self.unrecorded = set()
@@ -195,6 +198,10 @@ cdef class Replay:
         if name_end == NULL or id_text == NULL or ts_text == NULL:
             return
         cdef int instrument = self.instruments.lookup(name, name_end - name)
+        if instrument < 0 and self.adopt:
+            told = json.loads(payload[:size])
+            instrument = self.instruments.add(told["asset"], told["kind"])
+            self.window.grow()
         if instrument >= 0:
             self.window.replay(
                 instrument, number(id_text, end), <uint32_t>number(era_text, end) if era_text != NULL else 0,
@@ -208,9 +215,17 @@ cdef class Replay:
             self.unrecorded.discard((record["from_sequence"], record["to_sequence"]))
         if kind == "snapshot":
             for state in record["instruments"]:
-                if state["asset"] in self.instruments:
+                if self.adopt or state["asset"] in self.instruments:
                     self.window.restore(json.dumps(state).encode())
-        if "asset" not in record or record["asset"] not in self.instruments:
+        if "asset" not in record:
+            return
+        if kind == "status" and record["event"] == LISTED:
+            if self.adopt or record["asset"] in self.instruments:
+                instrument = self.instruments.add(record["asset"], record["kind"])
+                self.window.grow()
+                self.window.listed(instrument)
+            return
+        if record["asset"] not in self.instruments:
             return
         instrument = self.instruments.find(record["asset"])
         told = (instrument, record.get("era", 0), record["from_id"], record["to_id"])

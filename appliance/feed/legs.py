@@ -25,6 +25,12 @@ WATCH_S = 60.0
 MUTE_TRADES = 100
 SILENT_S = 300.0  # a chunk of the least traded symbols can be quiet for minutes
 
+# What no restart mends, and what does.
+MENDED_BY = {
+    Trouble.BLOCKED: "run it where the exchange serves, or set other URLs",
+    Trouble.CREDENTIALS: "set the right key and secret; too many failed logins lock the account for a while",
+}
+
 Sleep = Callable[[float], Awaitable[None]]
 Connect = Callable[[int, Sequence[str]], Connection]
 
@@ -62,7 +68,7 @@ class Leg:
                     if not self._legs.draining:
                         await self._legs.sleep(self._wait_s(life.result()))
                 else:
-                    self._log.bind(event="leaving").warning("the exchange announced the end of this connection; opening its successor")
+                    self._log.bind(event="leaving").info("opening the successor of a connection that will end")
                     self._tell("leaving")
                     wait_s = self._backoff.after_loss(connection.life_s)
                     if self._left_young:
@@ -126,8 +132,8 @@ class Leg:
         if ending.refusal is None:
             return self._backoff.after_loss(ending.life_s)
         refusal = ending.refusal
-        if refusal.trouble == Trouble.BLOCKED and self._legs.blocked_is_fatal():
-            raise ExchangeRefused(f"websocket: {refusal.reason}. No retry helps: run it where the exchange serves, or set other URLs.")
+        if refusal.trouble in MENDED_BY and self._legs.blocked_is_fatal():
+            raise ExchangeRefused(f"websocket: {refusal.reason}. No retry helps: {MENDED_BY[refusal.trouble]}.")
         if refusal.trouble == Trouble.BANNED and refusal.retry_after_s is not None:
             self._legs.limits.ban(Door.WEBSOCKET, refusal.retry_after_s)
         wait_s = self._backoff.after_refusal(refusal)

@@ -69,13 +69,17 @@ class Pipeline:
         options: StoreOptions,
         legs: int,
         gap_grace_ms: int,
+        adopt: bool = False,
     ) -> "Pipeline":
-        """Take over or make the chunk's ring, read back what it knows of the decoder's instruments, and begin to flush."""
+        """Take over or make the chunk's ring, read back what it knows of the decoder's instruments, and begin to flush.
+
+        `adopt`: also of instruments that the decoder does not have.
+        """
         store = ChunkStore.open(ring_dir, journal_dir, exchange, chunk, options)
         window = Window(decoder.instruments)
         ring = RingReader(ring_dir / f"{exchange}_trade_chunk{chunk}.meta")
         try:
-            restored = history.restore(window, ring, journal_dir)
+            restored = history.restore(window, ring, journal_dir, adopt)
         except OSError as error:
             raise CannotRun(
                 f"{error.filename or journal_dir}: {error.strerror}; nothing is begun anew over a journal that cannot be read"
@@ -107,6 +111,12 @@ class Pipeline:
         for name, kind in instruments:
             self._window.instruments.add(name, kind)
         self._window.grow()
+
+    def list_new(self, name: str, kind: str) -> None:
+        """Take an instrument that was listed just now: its ids begin at 1, and one that does not come is missing."""
+        instrument = self._window.instruments.add(name, kind)
+        self._window.grow()
+        self._window.listed(instrument)
 
     def status(self, event: str, **fields: object) -> None:
         """Write a status record: what happened to the feed, in the data itself."""

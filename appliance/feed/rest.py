@@ -3,7 +3,7 @@
 It reads one question a line from standard input and writes one answer a line to standard output, both JSON objects:
 
     {"ask": "symbols", "include": ["*"], "exclude": ["*BRL"]}
-    {"wanted": ["BTCUSDT", …], "unwanted": ["BTCBRL", …]}
+    {"wanted": {"BTCUSDT": "Spot", …}, "unwanted": ["BTCBRL", …]}
     {"refusal": {"trouble": "banned", "reason": "HTTP 418, …", "retry_after_s": 120.0}}
 
 It keeps no budget and waits for nothing: when to ask is the collector's decision (feed/discovery). It ends with its input.
@@ -50,7 +50,7 @@ class Rest:
         self, exchange: Exchange, rest_url: str, ca_file: Path | None, *, connect_s: float = CONNECT_S, silence_s: float = SILENCE_S
     ) -> None:
         self._exchange = exchange
-        self._rest_url = rest_url.rstrip("/")
+        self._rest_url = rest_url.rstrip("/").removesuffix(exchange.paths[0]) + exchange.paths[0]
         self._host = urlsplit(rest_url).hostname or rest_url
         self._client = httpx.AsyncClient(
             verify=tls.trust(ca_file),
@@ -62,12 +62,13 @@ class Rest:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def symbols(self) -> list[str] | Refusal:
+    async def symbols(self) -> dict[str, str] | Refusal:
+        """Name and kind of all that can be traded now."""
         body = await self._body(self._exchange.discovery())
         if isinstance(body, Refusal):
             return body
         try:
-            return self._exchange.symbols(body)
+            return self._exchange.instruments(body)
         except BadReply as error:
             return Refusal(Trouble.AWAY, str(error))
 
@@ -107,7 +108,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__ or cause.__context__
 
 
-def _matches(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+def matches(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Whether the configuration wants an instrument."""
     return any(fnmatchcase(name, pattern) for pattern in include) and not any(fnmatchcase(name, pattern) for pattern in exclude)
 
 
@@ -117,8 +119,8 @@ async def _answer(rest: Rest, ask: Ask) -> dict[str, object]:
     found = await rest.symbols()
     if isinstance(found, Refusal):
         return {"refusal": asdict(found)}
-    wanted = [symbol for symbol in found if _matches(symbol, ask["include"], ask["exclude"])]
-    return {"wanted": wanted, "unwanted": sorted(set(found) - set(wanted))}
+    wanted = {symbol: kind for symbol, kind in found.items() if matches(symbol, ask["include"], ask["exclude"])}
+    return {"wanted": wanted, "unwanted": sorted(found.keys() - wanted.keys())}
 
 
 async def _serve(rest: Rest) -> None:

@@ -87,6 +87,12 @@ cdef class Window:
             self.sequences[instrument].baseline = NONE
         self.count = count
 
+    def listed(self, int32_t instrument) -> None:
+        """The instrument was listed just now: its first id is 1. Nothing, if it has traded before."""
+        self.check(instrument)
+        if self.sequences[instrument].baseline == NONE:
+            self.begin(instrument, 0, 0, 0)
+
     cdef Verdict judge(self, TradeFields* trade, int64_t now_ns) noexcept nogil:
         """What this copy of a trade is, by `sequence_id`; FIRST and LATE are to be committed. Sets `trade.era`.
 

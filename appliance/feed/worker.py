@@ -19,9 +19,9 @@ STOP_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The symbols that can be traded now: those that the configuration wants, and the others."""
+    """The symbols that can be traded now: those that the configuration wants, with their kinds, and the others."""
 
-    wanted: list[str]
+    wanted: dict[str, str]
     unwanted: list[str]
 
 

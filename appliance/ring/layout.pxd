@@ -164,6 +164,7 @@ cdef enum Counter:                   # index into Meta.counters; names in layout
     C_LEGS_UP                        # gauge: legs that are subscribed
     C_EVENTS_LOST                    # of the window: told to nobody
     C_HOLES_MERGED                   # in the window, for want of room
+    C_FILTERED                       # trades of instruments that the configuration does not want
     C_LEG_FRAMES = 64                # + leg
     C_LEG_WINS = 72                  # + leg: first copies
     C_LEG_DUPLICATES = 80            # + leg

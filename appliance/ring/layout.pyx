@@ -44,6 +44,7 @@ COUNTER_NAMES = {
     C_LEGS_UP: "legs_up",
     C_EVENTS_LOST: "events_lost",
     C_HOLES_MERGED: "holes_merged",
+    C_FILTERED: "filtered",
 }
 COUNTER_NAMES.update({
     start + leg: f"leg{leg}_{name}"

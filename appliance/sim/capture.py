@@ -55,7 +55,9 @@ class Recording:
         return recording
 
     def _note(self, text: bytes) -> int:
-        """Remember a spot trade for REST; how many trades the frame holds."""
+        """Remember the trades of a frame for REST; how many it holds."""
+        if b'"trade_seq"' in text:
+            return self._note_rows(text)
         if b'"trade"' not in text:
             return 0
         try:
@@ -72,6 +74,19 @@ class Recording:
         except (KeyError, TypeError):
             return 0
         return 1
+
+    def _note_rows(self, text: bytes) -> int:
+        """The same of a Deribit notification."""
+        try:
+            params = json.loads(text, parse_float=str)["params"]
+            rows = params["data"] if params["channel"].startswith("trades.") else []
+            for row in rows:
+                time_us, sells = row["timestamp"] * 1_000, row["direction"] == "sell"
+                trade = PrintedTrade(row["trade_seq"], str(row["price"]), str(row["amount"]), time_us, sells)
+                self.printed.setdefault(row["instrument_name"], {}).setdefault(trade.trade_id, trade)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return 0
+        return len(rows)
 
 
 class CaptureFeed:

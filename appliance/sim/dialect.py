@@ -115,7 +115,14 @@ class Frames(Protocol):
     @property
     def frames(self) -> int: ...
 
+    @property
+    def held(self) -> int:
+        """Trades of earlier batches that were not rendered yet."""
+
     def render(self) -> bytes: ...
+
+    def late(self, now_us: int) -> bytes:
+        """What was held back and is due now."""
 
 
 class Session(Protocol):

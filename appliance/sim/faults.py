@@ -37,6 +37,9 @@ class Limits:
     rest_lag_ms: int = 500
     retained_trades: int = 262_144
     unsent_mb: int = 64
+    expires_s: int = 31_536_000
+    heartbeat_s_min: int = 10
+    heartbeat_s_max: int = 3_600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,10 +154,37 @@ class Garbage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schema:
-    """Synthetic only: trades with the order ids `b`, `a` of before 2024-06-18, or with a key that nobody knows."""
+    """Synthetic only: trades with the order ids `b`, `a` of before 2024-06-18, or a key that nobody knows; Deribit's rows of a year."""
 
     order_ids: bool = False
     extra_key: bool = False
+    generation: Literal["2021", "2025", "2026"] = "2026"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logout:
+    """Deribit only: the login of a connection ends when it is after_s old, and raw channels with it."""
+
+    after_s: float = 5.0
+    connection: int = EVERY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropChannel:
+    """Deribit only: subscriptions to this channel are left out of the answer, without a word."""
+
+    channel: str = "trades.spot.any.raw"
+    connection: int = EVERY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Maintenance:
+    """Deribit only: platform_state says maintenance when a connection is after_s old, and lead_s later it is closed."""
+
+    after_s: float = 5.0
+    lead_s: float = 1.0
+    connection: int = EVERY
+    times: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +241,9 @@ NAMES: dict[str, type[Any]] = {
     "duplicates": Duplicates,
     "garbage": Garbage,
     "schema": Schema,
+    "logout": Logout,
+    "drop_channel": DropChannel,
+    "maintenance": Maintenance,
     "tls_expired": TlsExpired,
     "tls_wrong_name": TlsWrongName,
 }

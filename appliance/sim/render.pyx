@@ -113,6 +113,14 @@ cdef class Renderer:
         template.head_bytes, template.name_bytes = len(head), len(name)
         self.frame_bytes_max = max(self.frame_bytes_max, len(head) + len(name) + FIXED_BYTES_MAX)
 
+    @property
+    def held(self) -> int:
+        """Nothing is ever held back."""
+        return 0
+
+    def late(self, now_us) -> bytes:
+        return b""
+
     def render(self) -> bytes:
         """The frames of the tape's current batch that these connections get; `frames` is then their number."""
         cdef Py_ssize_t needed = self.frame_bytes_max * self.tape.batch_size

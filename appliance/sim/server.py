@@ -32,7 +32,7 @@ FAREWELL_S = 2.0
 """How long clients have to answer our CLOSE at the end."""
 
 DEFAULT_RATE = 1_000.0
-EXCHANGES = ("binance",)
+EXCHANGES = ("binance", "deribit")
 
 
 def run(

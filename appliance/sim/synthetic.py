@@ -18,6 +18,7 @@ LATE_TRADES = 16_384
 """At most so many in one batch when the open loop has fallen behind."""
 
 TICK_S = 0.001
+LATE_S = 0.01
 
 
 @dataclass(slots=True)
@@ -94,6 +95,8 @@ class SyntheticFeed:
             audience.connections.remove(connection)
             if not audience.connections and not self._duplicates:
                 del self._audiences[key]
+                if not self._audiences and audience.frames is not None:
+                    self.sent -= audience.frames.held  # nobody will get it
         self._wake.set()
 
     def resumed(self) -> None:
@@ -133,11 +136,14 @@ class SyntheticFeed:
             await self._run_closed_loop()
         else:
             await self._run_open_loop(self._rate)
+        while any(audience.frames and audience.frames.held for audience in self._audiences.values()):
+            self._deliver_late()
+            await asyncio.sleep(LATE_S)
 
     def stats(self) -> Mapping[str, object]:
         return {
             "trades_generated": self.tape.printed,
-            "trades_sent": self.sent,
+            "trades_sent": self.sent - min((a.frames.held for a in self._audiences.values() if a.frames), default=0),
             "subscribed": len(self._of),
             "finished": self._left() == 0,
         }
@@ -157,6 +163,7 @@ class SyntheticFeed:
         while (left := self._left()) != 0:
             late = int((time.monotonic() - began_s) * rate) - (self.tape.printed - begun)
             if late <= 0:
+                self._deliver_late()
                 await asyncio.sleep(max(TICK_S, 1 / rate))
                 continue
             self._print(min(late, LATE_TRADES, left or LATE_TRADES))
@@ -185,6 +192,14 @@ class SyntheticFeed:
                 while len(audience.recent) > self._duplicates.frames:
                     audience.recent.popleft()
         self.sent += self.tape.sent_in_batch()
+
+    def _deliver_late(self) -> None:
+        """What a renderer held back for a batch of its own rhythm."""
+        for audience in self._audiences.values():
+            if audience.frames is not None and audience.frames.held:
+                data = audience.frames.late(time.time_ns() // 1_000)
+                for connection in list(audience.connections) if data else ():
+                    connection.deliver(data, audience.frames.frames)
 
     def _up_to_next_hole(self, count: int) -> int:
         """Opens the holes that are due; the number of trades until the next one, at most `count`."""

@@ -30,7 +30,7 @@ def info(*symbols: dict[str, object]) -> bytes:
 
 
 def names(reply: bytes) -> list[str]:
-    return EXCHANGE.symbols(reply)
+    return list(EXCHANGE.instruments(reply))
 
 
 def refusal(status: int, said: bytes = b"", **headers: str) -> Refusal:
@@ -94,11 +94,11 @@ def test_names_beyond_ascii_are_taken_and_impossible_ones_left_out() -> None:
 )
 def test_what_is_no_exchange_info_is_said_to_be_none(reply: bytes) -> None:
     with pytest.raises(BadReply, match="no exchangeInfo"):
-        EXCHANGE.symbols(reply)
+        list(EXCHANGE.instruments(reply))
 
 
 def test_400_usual_symbols_fit_the_url() -> None:
-    streams = [EXCHANGE.stream(f"COIN{number:04}USDT") for number in range(400)]
+    streams = EXCHANGE.streams(f"COIN{number:04}USDT" for number in range(400))
     path, rest = EXCHANGE.connect_path(streams)
     assert rest == []
     assert unquote(path) == "/stream?streams=" + "/".join(streams)
@@ -107,7 +107,7 @@ def test_400_usual_symbols_fit_the_url() -> None:
 def test_a_url_is_measured_in_encoded_bytes_and_what_finds_no_room_is_subscribed() -> None:
     """T19: each Chinese character costs nine bytes in a URL and three in a frame."""
     symbols = [f"我踏马来了{number}USDT" for number in range(400)]
-    streams = [EXCHANGE.stream(symbol) for symbol in symbols]
+    streams = EXCHANGE.streams(symbols)
     path, rest = EXCHANGE.connect_path(streams)
     assert 0 < len(rest) < 400
     assert REQUEST_URI_BYTES_MAX - 100 < len(path) <= REQUEST_URI_BYTES_MAX
@@ -120,7 +120,7 @@ def test_a_url_is_measured_in_encoded_bytes_and_what_finds_no_room_is_subscribed
 
 @pytest.mark.parametrize("symbol", ["BTCUSDT", "我踏马来了USDT", 'A"B\\C'])
 def test_subscribe_frames_stay_within_bytes_and_streams(symbol: str) -> None:
-    streams = [EXCHANGE.stream(f"{symbol}{number}") for number in range(1_000)]
+    streams = EXCHANGE.streams(f"{symbol}{number}" for number in range(1_000))
     frames = EXCHANGE.subscribe(streams, count(2**60))
     assert [stream for _, frame in frames for stream in json.loads(frame)["params"]] == streams
     for request, frame in frames:
@@ -132,8 +132,8 @@ def test_subscribe_frames_stay_within_bytes_and_streams(symbol: str) -> None:
 
 
 def test_a_stream_is_the_lower_case_name() -> None:
-    assert EXCHANGE.stream("1000SATSUSDT") == "1000satsusdt@trade"
-    assert EXCHANGE.stream("币安人生USDT") == "币安人生usdt@trade"
+    assert EXCHANGE.streams(["1000SATSUSDT"]) == ["1000satsusdt@trade"]
+    assert EXCHANGE.streams(["币安人生USDT"]) == ["币安人生usdt@trade"]
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_a_new_listing_is_collected_on_the_living_connection(settings: Settings)
         async with Server() as server:
             limits = Limits(settings.ring.dir, EXCHANGE.rules, lambda: 1_790_000_000.0)
             chunk = Chunk.open(
-                0, ["BTCUSDT", "DELISTED"], ["BTCUSDT"], EXCHANGE, settings, server.url, tls.trust(None), limits,
+                0, {"BTCUSDT": "Spot", "DELISTED": "Spot"}, ["BTCUSDT"], EXCHANGE, settings, server.url, tls.trust(None), limits,
                 blocked_is_fatal=lambda: True,
             )  # fmt: skip
             life = asyncio.create_task(chunk.legs.run())
@@ -55,7 +55,7 @@ def test_a_new_listing_is_collected_on_the_living_connection(settings: Settings)
             peer = server.peers[0]
             assert peer.streams == ["btcusdt@trade"]
             peer.send(trade("BTCUSDT", 1))
-            chunk.add(["BTCUSDT", "币安人生USDT"])
+            chunk.add({"BTCUSDT": "Spot", "币安人生USDT": "Spot"})
             await fact(lambda: "币安人生usdt@trade" in peer.streams)
             peer.send(trade("币安人生USDT", 7))
             peer.send(trade("BTCUSDT", 2))

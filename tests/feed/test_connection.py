@@ -448,7 +448,7 @@ def test_an_encrypted_connection_to_a_trusted_exchange_brings_trades() -> None:
     with local_exchange("--tls", "--symbols", "1", "--rate", "1000") as exchange:
         trust = tls.trust(exchange.ca_file)
         with urlopen(f"{exchange.rest_url}{EXCHANGE.discovery().path}", context=trust) as reply:
-            streams = [EXCHANGE.stream(symbol) for symbol in EXCHANGE.symbols(reply.read())]
+            streams = EXCHANGE.streams(EXCHANGE.instruments(reply.read()))
 
         async def test() -> None:
             one, ears = connection(exchange.ws_url, streams, trust=trust)

@@ -1,0 +1,197 @@
+"""The appliance on the local Deribit: real trades by value, logins, maintenance, channels that are dropped."""
+
+import csv
+import io
+import itertools
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from appliance import Status, Trade
+from tests.local_exchange import LocalExchange, local_exchange
+from tests.system.appliance_process import Site, appliance, site
+
+CAPTURES = Path(os.environ.get("MDC_CAPTURES", Path(__file__).parents[3] / "shared" / "captures")) / "deribit"
+needs_captures = pytest.mark.skipif(not CAPTURES.is_dir(), reason=f"no recorded trades: {CAPTURES} is not there, set MDC_CAPTURES")
+LOGIN = {"DERIBIT_CLIENT_ID": "mdc-demo", "DERIBIT_CLIENT_SECRET": "mdc-demo-secret"}
+BATCH_MS = 100
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    for variable, value in LOGIN.items():
+        monkeypatch.setenv(variable, value)
+    with site(tmp_path) as one:
+        yield one
+
+
+def config(here: Site, exchange: LocalExchange, interval: str = "raw", **sections: str) -> Path:
+    path = here.config(f'rest_url = "{exchange.rest_url}"\nws_url = "{exchange.ws_url}"', deribit=f'interval = "{interval}"', **sections)
+    path.write_text(path.read_text().replace('name = "binance"', 'name = "deribit"'))
+    return path
+
+
+def real_trades() -> list[dict[str, str]]:
+    with (CAPTURES / "trades_btc_2026-08.csv.zst").open("rb") as file:
+        text = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+        rows = list(csv.DictReader(io.TextIOWrapper(text, encoding="utf-8", newline="")))
+    return sorted(rows, key=lambda row: (int(row["timestamp_ms"]), int(row["trade_id"])))
+
+
+def notifications(rows: list[dict[str, str]], interval: str) -> Iterator[str]:
+    """The dump's trades as the websocket would have sent them. It has no trade_seq: here it counts from 1 in each instrument."""
+    sequences: defaultdict[str, Iterator[int]] = defaultdict(lambda: itertools.count(1))
+
+    def key(row: dict[str, str]) -> tuple[Any, ...]:
+        kind = "option" if row["instrument_name"].endswith(("-C", "-P")) else "future"
+        at_ms = int(row["timestamp_ms"])
+        return (kind, row["instrument_name"], at_ms) if interval == "raw" else (at_ms // BATCH_MS, kind)
+
+    for batch, group in itertools.groupby(sorted(rows, key=key) if interval != "raw" else rows, key=key):
+        kind = batch[0] if interval == "raw" else batch[1]
+        data = [
+            f'{{"timestamp":{row["timestamp_ms"]},"price":{row["price"]},"direction":"{row["direction"]}",'
+            f'"instrument_name":"{row["instrument_name"]}","index_price":{row["index_price"]},"trade_id":"{row["trade_id"]}",'
+            f'"trade_seq":{next(sequences[row["instrument_name"]])},"amount":{row["amount"]},"mark_price":{row["mark_price"]}'
+            + (f',"iv":{row["iv"]}' if row["iv"] else "")
+            + "}"
+            for row in group
+        ]
+        head = f'{{"jsonrpc":"2.0","method":"subscription","params":{{"channel":"trades.{kind}.any.{interval}","data":['
+        yield head + ",".join(data) + "]}}"
+
+
+@needs_captures
+@pytest.mark.parametrize("legs", [1, 2])
+@pytest.mark.parametrize("interval", ["raw", "100ms"])
+def test_every_real_trade_is_there_once_and_in_order_and_equal_by_value(here: Site, tmp_path: Path, interval: str, legs: int) -> None:
+    rows = real_trades()
+    assert len(rows) == 6918
+    capture = tmp_path / "frames.jsonl"
+    capture.write_text("\n".join(notifications(rows, interval)))
+    with (
+        local_exchange("--capture", str(capture), "--start-after", str(legs), name="deribit") as exchange,
+        appliance(config(here, exchange, interval, feed=f"legs = {legs}")) as one,
+    ):
+        one.ready()
+        exchange.wait(lambda stats: stats["finished"])
+        assert one.stop() == 0
+    found = [value for value in here.values(None) if isinstance(value, Trade)]
+    assert len(found) == 6918
+    wanted: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
+    for frame in notifications(rows, interval):
+        for row in json.loads(frame, parse_float=Decimal)["params"]["data"]:
+            value = (
+                int(row["trade_id"]),
+                row["trade_seq"],
+                row["timestamp"],
+                Decimal(row["price"]),
+                Decimal(row["amount"]),
+                row["direction"],
+            )
+            wanted[row["instrument_name"]].append(value)
+    got: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
+    for trade in found:
+        tail = trade.fields if hasattr(trade, "fields") else {}
+        sequence = tail.get("exchange_trade_seq") if tail else None
+        assert sequence is None or sequence > 0
+        got[trade.asset].append(
+            (trade.exchange_trade_id, len(got[trade.asset]) + 1, trade.exchange_ts_ms, trade.px, trade.sz, trade.side.value.lower())
+        )
+    assert got == wanted
+    assert {trade.kind for trade in found if trade.asset.endswith("-C")} == {"Option"}
+    assert {str(trade.kind) for trade in found if trade.asset == "BTC-PERPETUAL"} == {"Perpetual"}
+
+
+def test_a_wrong_secret_ends_the_start_and_is_never_shown(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DERIBIT_CLIENT_SECRET", "hush-hush-hush")
+    with local_exchange("--symbols", "20", name="deribit") as exchange, appliance(config(here, exchange)) as one:
+        assert one.ended() == 2
+        text = "".join(one.log)
+        assert "13004 invalid_credentials" in text
+        assert "hush" not in text
+
+
+def test_without_credentials_batches_need_no_account_and_raw_says_what_is_missing(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in LOGIN:
+        monkeypatch.delenv(variable)
+    with local_exchange("--symbols", "20", "--rate", "2000", name="deribit") as exchange:
+        with appliance(config(here, exchange, "raw")) as one:
+            assert one.ended() == 2
+            assert "DERIBIT_CLIENT_ID and DERIBIT_CLIENT_SECRET are not set" in "".join(one.log)
+        with appliance(config(here, exchange, "100ms")) as one:
+            one.ready()
+            exchange.wait(lambda stats: stats["trades_sent"] > 2_000)
+            assert one.stop() == 0
+        sent = exchange.stats()["trades_sent"]
+    assert len(here.trades()) == sent
+    assert here.gaps() == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("expires_s=2", None),
+        ("logout:after_s=2,connection=0", None),
+        ("maintenance:after_s=2,lead_s=0.5,connection=0", "announced maintenance"),
+        ("drop_channel:connection=0,channel=trades.future.any.raw", "not delivered by the exchange: trades.future.any.raw"),
+        ("heartbeat_s_max=1", None),
+        ("reset:after_s=2,connection=0,times=1", "lost"),
+    ],
+)
+def test_whatever_befalls_one_leg_nothing_is_lost_that_the_other_delivered(here: Site, fault: str, said: str | None) -> None:
+    flags = ["--symbols", "300", "--rate", "5000", "--start-after", "2", "--fault", fault]
+    with local_exchange(*flags, name="deribit") as exchange:
+        with appliance(config(here, exchange)) as one:
+            one.ready()
+            exchange.wait(lambda stats: stats["trades_sent"] > 20_000)
+            if said is not None:
+                one.wait(lambda: one.logged(said))
+            assert one.stop() == 0
+        sent = exchange.stats()["trades_sent"]
+    trades = here.trades()
+    assert len(set(trades)) == len(trades) == sent
+    assert here.gaps() == []
+
+
+def test_what_both_legs_missed_is_a_gap_record(here: Site) -> None:
+    with local_exchange("--symbols", "20", "--rate", "2000", "--fault", "hole:after=3000,trades=5", name="deribit") as exchange:
+        with appliance(config(here, exchange)) as one:
+            one.ready()
+            exchange.wait(lambda stats: stats["trades_generated"] > 8_000)
+            assert one.stop() == 0
+        sent = exchange.stats()["trades_sent"]
+    assert len(here.trades()) == sent
+    assert sum(gap.to_id - gap.from_id + 1 for gap in here.gaps()) == 5
+
+
+def test_two_exchanges_in_one_directory_are_refused(here: Site) -> None:
+    with local_exchange("--symbols", "20", name="deribit") as exchange:
+        with appliance(config(here, exchange)) as one:
+            one.ready()
+            assert one.stop() == 0
+        path = config(here, exchange)
+        path.write_text(path.read_text().replace('name = "deribit"', 'name = "binance"'))
+        with appliance(path) as one:
+            assert one.ended() in (2, 3)
+            assert "deribit" in "".join(one.log)
+
+
+def test_the_kinds_of_all_products_are_recorded(here: Site) -> None:
+    with local_exchange("--symbols", "12", "--rate", "2000", name="deribit") as exchange, appliance(config(here, exchange)) as one:
+        one.ready()
+        exchange.wait(lambda stats: stats["trades_sent"] > 3_000)
+        assert one.stop() == 0
+    values = list(here.values(None))
+    kinds = {trade.asset: str(trade.kind) for trade in values if isinstance(trade, Trade)}
+    assert set(kinds.values()) == {"Perpetual", "Future", "Option", "Spot", "Spread"}
+    assert kinds["BTC_USDC-PERPETUAL"] == "Perpetual"
+    assert kinds["BTC-FS-25DEC26_PERP"] == "Spread"
+    assert [value.event for value in values if isinstance(value, Status) and value.event == "subscribed"]
