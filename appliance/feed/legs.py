@@ -17,6 +17,7 @@ from appliance.feed.limits import Door, Limits
 STAGGER_S = 2.0
 RETIRE_S = 3.0  # for what is still under way to a leg that was replaced
 
+DRAIN_TURNS = 100
 HANDOVER_STEP_S = 0.05
 HANDOVER_QUIET_S = 10.0
 
@@ -194,6 +195,10 @@ class Legs:
         async with asyncio.TaskGroup() as tasks:
             for connection in self.connections:
                 tasks.create_task(connection.drain(timeout_s))
+        for _ in range(DRAIN_TURNS):  # each then tells how it ended, a few turns of the loop later
+            if not self.connections:
+                return
+            await asyncio.sleep(0.001)
 
     @property
     def up(self) -> int:
