@@ -195,6 +195,10 @@ def test_a_stalled_standard_error_costs_lines_and_never_time(pipe: tuple[int, in
         logger.info("after the stall")
         time.sleep(0.01)
     started.close()
+    # Behind the last line of the log: what is still on its way through the pipe has then been read.
+    os.write(pipe[1], b"end\n")
+    while "end\n" not in lines and time.monotonic() < deadline:
+        reader.join(0.01)
     told = [int(line.rpartition("dropped=")[2]) for line in lines if "nobody reads" in line]
     assert sum(told) >= dropped
 
