@@ -1,4 +1,4 @@
-"""Rings and journals made without any exchange, for tests of what reads them."""
+"""Rings and journals made without any exchange, for tests of what reads them; and how a test waits for a fact."""
 
 import json
 import time
@@ -15,12 +15,20 @@ ROOMY = StoreOptions(capacity_bytes=1 << 24, segment_bytes=1 << 24, flush_interv
 DEADLINE_S = 20.0
 
 
-def until(fact: Callable[[], bool], what: str = "the fact") -> None:
+def until(fact: Callable[[], bool], what: str = "the fact", within_s: float = DEADLINE_S) -> None:
     """Wait for a fact, not for a time; fail when it does not come."""
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + within_s
     while not fact():
-        assert time.monotonic() < deadline, f"{what} did not come within {DEADLINE_S} s"
+        assert time.monotonic() < deadline, f"{what} did not come within {within_s} s"
         time.sleep(0.001)
+
+
+def running(pid: int | str) -> bool:
+    """Whether a process is still there, and not only its exit status."""
+    try:
+        return "zombie" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def trade_payload(

@@ -16,6 +16,7 @@ import pytest
 from loguru import logger
 
 from appliance import log
+from tests.streams import until
 
 ROOT = Path(__file__).parent.parent
 
@@ -188,8 +189,7 @@ def test_a_stalled_standard_error_costs_lines_and_never_time(pipe: tuple[int, in
         with os.fdopen(os.dup(pipe[0])) as stream:
             lines.extend(stream)
 
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
+    threading.Thread(target=read, daemon=True).start()
     deadline = time.monotonic() + 10
     while not any("nobody reads" in line for line in lines) and time.monotonic() < deadline:
         logger.info("after the stall")
@@ -197,8 +197,7 @@ def test_a_stalled_standard_error_costs_lines_and_never_time(pipe: tuple[int, in
     started.close()
     # Behind the last line of the log: what is still on its way through the pipe has then been read.
     os.write(pipe[1], b"end\n")
-    while "end\n" not in lines and time.monotonic() < deadline:
-        reader.join(0.01)
+    until(lambda: "end\n" in lines, "the end of what the log wrote", within_s=10.0)
     told = [int(line.rpartition("dropped=")[2]) for line in lines if "nobody reads" in line]
     assert sum(told) >= dropped
 

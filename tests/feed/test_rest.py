@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +22,7 @@ from appliance.feed.rest import Rest
 from appliance.feed.worker import Listing, RestWorker
 from tests.feed.scripted import run
 from tests.local_exchange import local_exchange
+from tests.streams import running, until
 
 
 def asked(
@@ -173,10 +173,7 @@ def test_a_worker_does_not_outlive_a_collector_that_is_killed() -> None:
         parent.kill()
         parent.wait()
         parent.stdout.close()
-        deadline_s = time.monotonic() + 10
-        while Path(f"/proc/{worker}").exists() and Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
-            assert time.monotonic() < deadline_s, "the worker is still there"
-            time.sleep(0.01)
+        until(lambda: not running(worker), "the end of the worker", within_s=10.0)
 
 
 class Answers:

@@ -14,6 +14,7 @@ import zstandard
 
 from appliance import Status, Trade
 from tests.local_exchange import LocalExchange, local_exchange
+from tests.streams import running, until
 from tests.system.appliance_process import Site, appliance, site
 
 CAPTURES = Path(os.environ.get("MDC_CAPTURES", Path(__file__).parents[2].parent / "shared" / "captures")) / "binance" / "rest"
@@ -254,22 +255,12 @@ def test_what_was_committed_before_a_kill_is_there_after_it_and_no_child_is_left
         before = here.trades(here.ring_dir)
         one.process.kill()
         one.ended()
-        deadline_s = time.monotonic() + 10
-        while any(_runs(child) for child in children):
-            assert time.monotonic() < deadline_s, "a child is still there"
-            time.sleep(0.01)
+        until(lambda: not any(running(child) for child in children), "the end of its children", within_s=10.0)
     with appliance(config) as one:
         one.ready()
         assert one.stop() == 0
     after = here.trades()
     assert after[: len(before)] == before
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def test_garbage_in_the_live_stream_costs_no_trade_around_it_and_no_connection(here: Site) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from appliance.tools import demo
-from tests.streams import DEADLINE_S, until
+from tests.streams import DEADLINE_S, running, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,13 +87,6 @@ def program(tmp_path: Path) -> str:
         "signal.signal(signal.SIGTERM, demo._interrupt); signal.signal(signal.SIGINT, demo._interrupt); "
         f"sys.exit(demo.run(seconds=60.0, **{stand_ins(tmp_path, limit=10**9)!r}))"
     )
-
-
-def running(pid: str) -> bool:
-    try:
-        return "zombie" not in Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 @pytest.fixture(autouse=True)
