@@ -134,6 +134,7 @@ class Collector:
         """Collect what is listed and wanted, and what has its place from earlier."""
         if self._exchange.by_channel and listing.wanted:
             self._collect_channels(listing.wanted)
+            self._chunks[0].news.take_list({*listing.wanted, *listing.unwanted})
             return
         if not listing.wanted and not len(self._places):
             symbols = self._settings.symbols

@@ -11,6 +11,7 @@ from appliance.exchanges.exchange import (
     Announced,
     BadReply,
     Control,
+    Credits,
     Demand,
     InstrumentChanged,
     Line,
@@ -52,9 +53,17 @@ CREDENTIALS = {13004, 12003}  # refused for good; 12003: too many failed logins
 BLOCKED = {12005}  # this country or address
 LOGIN_LOST = {10000, 13009, 13778}
 THROTTLED = {10028, 10066}
-AWAY = {10040, 10041, 10047, 11051, 11094, 13025, 13028, 13503, 13888}
+MAINTENANCE = {11051}
+# Passes by itself, and the connection is as good as before: at 08:00 UTC a settlement must not cost a leg that delivers.
+PASSING = {10040, 10041, 10047, 11094, 13025, 13028, 13503, 13888}
+PASSING_S = 2.0
 THROTTLED_S = 10.0  # a pool of credits is full again after 5 s
+MAINTENANCE_S = 15.0
 TOO_MANY_CONNECTIONS_S = 30.0
+
+# 30,000 for subscriptions at 3,000, 50,000 for all else at 500, each refilled by 10,000 a second: kept as one pool of the smaller
+# size, of which 5,000 stay for the answers to test requests, which cannot wait.
+CREDITS = Credits(room=25_000, per_s=10_000, request=500, subscribe=3_000)
 
 
 class Deribit:
@@ -64,7 +73,11 @@ class Deribit:
     by_channel = True
     paths = (REST_PATH, WS_PATH)
     # 20 requests a second are refilled; get_instruments once in ten seconds; connects are not limited, connections are.
-    rules = Rules(connects=60, connects_window_s=300.0, messages_per_s=10, weight_per_minute=60, connections=32, verify_s=60.0)
+    rules = Rules(
+        connects=60, connects_window_s=300.0, messages_per_s=10, weight_per_minute=60, connections=32, credits=CREDITS,
+        # Whatever ends a login ends raw channels without a word, for both legs at once perhaps.
+        verify_s=15.0,
+    )  # fmt: skip
 
     def __init__(self, interval: str = "raw", client_id: str | None = None, client_secret: str | None = None) -> None:
         self._interval = interval
@@ -78,6 +91,7 @@ class Deribit:
         return Question("/public/get_instruments?currency=any&expired=false", weight=10)
 
     def instruments(self, body: bytes) -> dict[str, str]:
+        """Those that are halted or locked too: they trade again, ids going on."""
         return dict(_listed(body))
 
     def refusal(self, status: int, headers: Mapping[str, str], body: bytes, now_s: float) -> Refusal:
@@ -207,10 +221,14 @@ def rpc(method: str, params: Mapping[str, object]) -> Callable[[int], bytes]:
 
 
 async def _answered(line: Line, question: Callable[[int], bytes]) -> Control | None:
+    answer: Control | None = None
     for _ in range(OPENING_TRIES):
-        if (answer := await line.ask(question)) is not None:
-            return answer
-    return None
+        answer = await line.ask(question)
+        if isinstance(answer, Rejected) and answer.again_s is not None:
+            await line.sleep(answer.again_s)
+        elif answer is not None:
+            break
+    return answer
 
 
 def _unopened(what: str, answer: Control | None) -> Refusal:
@@ -231,7 +249,7 @@ def _listed(body: bytes) -> Iterator[tuple[str, str]]:
         if not isinstance(instrument, simdjson.Object):
             raise BadReply(f"no list of instruments, it holds other things than objects: {_said(body)[1]}")
         name, kind = instrument.get("instrument_name"), instrument.get("kind")
-        if isinstance(name, str) and isinstance(kind, str) and instrument.get("is_active", True) is not False and _fits(name):
+        if isinstance(name, str) and isinstance(kind, str) and _fits(name):
             yield name, kind_of(kind, name)
 
 
@@ -286,7 +304,9 @@ def _rejected(request: int | None, error: dict[str, object]) -> Rejected:
     code = code if isinstance(code, int) else 0
     if code in LOGIN_LOST:
         return Rejected(request, reason, login_lost=True)
-    if code in CREDENTIALS | BLOCKED | THROTTLED or code in AWAY:
+    if code in PASSING:
+        return Rejected(request, reason, again_s=PASSING_S)
+    if code in CREDENTIALS | BLOCKED | THROTTLED | MAINTENANCE:
         return Rejected(request, reason, refusal=_refusal(code, reason))
     return Rejected(request, reason)
 
@@ -298,7 +318,7 @@ def _refusal(code: int, reason: str) -> Refusal:
         return Refusal(Trouble.BLOCKED, reason)
     if code in THROTTLED:
         return Refusal(Trouble.BANNED, reason, THROTTLED_S)
-    return Refusal(Trouble.AWAY, reason)
+    return Refusal(Trouble.AWAY, reason, MAINTENANCE_S if code in MAINTENANCE else None)
 
 
 def _notified(channel: str, data: object) -> Control | None:

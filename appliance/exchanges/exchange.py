@@ -74,6 +74,16 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
+class Credits:
+    """What requests on all websockets together may cost: a pool that is refilled all the time."""
+
+    room: int
+    per_s: int
+    request: int
+    subscribe: int
+
+
+@dataclass(frozen=True, slots=True)
 class Rules:
     """What the exchange allows one address and one connection."""
 
@@ -86,6 +96,8 @@ class Rules:
     """At the same time, REST included."""
     verify_s: float = 600.0
     """Between two comparisons of our subscriptions with the exchange's own list."""
+    credits: Credits | None = None
+    """None: requests cost nothing but their number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +125,8 @@ class Rejected:
     """Logged in again, the same request may be taken."""
     refusal: Refusal | None = None
     """Set where this connection has no future, and a new one only as this says."""
+    again_s: float | None = None
+    """The same request may be taken after so many seconds; None: it will not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ class Backoff:
             return refusal.retry_after_s + 1.0 + 2.0 * self._random()
         if slow_s := SLOW_S.get(refusal.trouble):
             return slow_s * (0.75 + 0.5 * self._random())
-        return self._wait_s(REFUSED_S_MAX)
+        return max(self._wait_s(REFUSED_S_MAX), (refusal.retry_after_s or 0.0) * (0.75 + 0.5 * self._random()))
 
     def reset(self) -> None:
         self._next_s = FIRST_S

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from typing import Self
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+# What a child of ours needs. All else stays with us: a login, a socket to systemd, whatever an operator's shell may hold.
+INHERITED = {"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "VIRTUAL_ENV"}
+INHERITED_PREFIXES = ("LC_", "PYTHON")
 PARENT_PID = "MDC_PARENT_PID"  # who started a child, told to it in its environment
 
 
@@ -73,6 +76,6 @@ class Child:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, without what lets a process speak to systemd in our name, and with our pid."""
-    ours = {name: value for name, value in os.environ.items() if name not in {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}}
+    """Ours, as far as a child needs it, and our pid."""
+    ours = {name: value for name, value in os.environ.items() if name in INHERITED or name.startswith(INHERITED_PREFIXES)}
     return ours | {PARENT_PID: str(os.getpid())}

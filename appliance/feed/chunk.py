@@ -81,7 +81,7 @@ class Chunk:
             def listen(control: Connection) -> FeedHandler:
                 return FeedHandler(pipeline.path, leg, control)
 
-            return Connection(exchange, ws_url, streams, listen, trust, hear=news.hear, log=log.bind(leg=leg))
+            return Connection(exchange, ws_url, streams, listen, trust, hear=news.hear, credits=limits.credits, log=log.bind(leg=leg))
 
         def tell(event: str, **fields: Any) -> None:
             pipeline.status(event, **fields)
@@ -103,7 +103,6 @@ class Chunk:
     def add(self, symbols: Mapping[str, str]) -> None:
         """Collect those of the symbols (name and kind) that are not collected yet."""
         self.pipeline.add(symbols.items())
-        self.news.all_listed = True
         new = [symbol for symbol in symbols if not self.legs.streams.keys() >= set(self._exchange.streams([symbol]))]
         if new:
             self.legs.subscribe(self._exchange.streams(new))

@@ -14,6 +14,7 @@ from time import time
 from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import urlsplit
 
+from aiolimiter import AsyncLimiter
 from loguru import logger
 from picows import WSCloseCode, WSError, WSHandshakeError, WSListener, WSMsgType, WSTransport, ws_connect
 
@@ -41,6 +42,7 @@ OUTCOMES = {2: "malformed frame", 3: "trade of a symbol that this chunk does not
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 CLOSE_S = 1.0  # for a CLOSE of ours to leave before the socket is dropped
 DRAINED = "drained"  # the reason of an ending that we asked for and that took all under way
+LATER_TRIES = 10  # before a connection that has nothing yet is given up
 REPAIRS = 3  # times that streams which the exchange does not list are asked for again, one after the other
 
 
@@ -93,6 +95,7 @@ class Connection:
         *,
         hear: Callable[[InstrumentChanged | Announced], None] = lambda news: None,
         pace: Pace | None = None,
+        credits: AsyncLimiter | None = None,
         log: "Logger | None" = None,
     ) -> None:
         self.opened = asyncio.Event()
@@ -117,6 +120,8 @@ class Connection:
         self._pace = pace or Pace()
         self._log = log or logger
         self._loop = asyncio.get_running_loop()
+        self._credits = credits
+        self._costs = exchange.rules.credits
         self._budget = MessageBudget(exchange.rules.messages_per_s, self._loop.time)
         self._sending = asyncio.Lock()
         self._transport: WSTransport | None = None
@@ -271,7 +276,7 @@ class Connection:
 
     async def ask(self, question: Callable[[int], bytes]) -> Control | None:
         request = next(self._requests)
-        return await self._request(question(request), request)
+        return await self._request(question(request), request, self._costs.request if self._costs else 0)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -296,6 +301,7 @@ class Connection:
     async def _keep_subscribed(self) -> None:
         """Ask for what the URL had no room for, then hold the exchange's own list against ours, now and then again (T5)."""
         repairs = 0
+        trades = self.trades
         while True:
             self._asked_for_more.clear()
             unasked, self._unasked = self._unasked, []
@@ -308,7 +314,7 @@ class Connection:
                 repairs += 1
                 self._unasked += sorted(missing)
                 continue
-            if missing and len(missing) == len(self._wanted):
+            if missing and len(missing) == len(self._wanted) and self.trades == trades:
                 self.end(f"the exchange lists none of our {len(missing)} streams")
                 return
             repairs = 0
@@ -317,6 +323,7 @@ class Connection:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._pace.verify_s or self._exchange.rules.verify_s):
                     await self._asked_for_more.wait()
+            trades = self.trades
             if self._listed:
                 # Only an answer to the same request lists them: asked again, nothing is brought twice.
                 self._listed.clear()
@@ -324,7 +331,7 @@ class Connection:
 
     async def _ask_for(self, streams: Sequence[str]) -> None:
         for request, frame in self._exchange.subscribe(streams, self._requests):
-            answer = await self._request(frame, request)
+            answer = await self._asked_until_taken(frame, request)
             if isinstance(answer, Subscribed):
                 self._listed |= answer.streams
             elif isinstance(answer, Rejected) and answer.refusal is not None:
@@ -337,6 +344,19 @@ class Connection:
             elif answer is None:
                 self._log.bind(event="subscribe_unanswered").warning(f"SUBSCRIBE not answered within {self._pace.answer_s:g} s")
 
+    async def _asked_until_taken(self, frame: bytes, request: int) -> Control | None:
+        """Ask again what the exchange does not take just now; without end on a connection that serves us otherwise."""
+        tries = 0
+        while True:
+            answer = await self._request(frame, request, self._costs.subscribe if self._costs else 0)
+            if not isinstance(answer, Rejected) or answer.again_s is None:
+                return answer
+            tries += 1
+            if tries == LATER_TRIES and not self.subscribed.is_set():
+                return Rejected(request, answer.reason, refusal=Refusal(Trouble.AWAY, answer.reason))
+            self._log.bind(event="subscribe_later").warning(f"SUBSCRIBE not taken just now, asking again: {answer.reason}")
+            await asyncio.sleep(answer.again_s)
+
     async def _missing(self) -> set[str]:
         """Streams of ours that the exchange does not list; empty, with a warning, when it does not answer."""
         for _ in range(REPAIRS):
@@ -344,7 +364,7 @@ class Connection:
             frame = self._exchange.list_subscriptions(request)
             if frame is None:
                 return set(self._wanted) - self._listed
-            answer = await self._request(frame, request)
+            answer = await self._request(frame, request, self._costs.request if self._costs else 0)
             if isinstance(answer, Subscribed):
                 return set(self._wanted) - answer.streams
         self._log.bind(event="list_unanswered").warning("the exchange does not list our subscriptions; taken as made, asked again later")
@@ -357,8 +377,10 @@ class Connection:
             )
         self.unlisted = missing
 
-    async def _request(self, frame: bytes, request: int) -> Control | None:
-        """Send a request and wait for its answer; None when none comes in time."""
+    async def _request(self, frame: bytes, request: int, cost: int) -> Control | None:
+        """Send a request of that many credits and wait for its answer; None when none comes in time."""
+        if self._credits is not None:
+            await self._credits.acquire(cost)
         answer: asyncio.Future[Control] = self._loop.create_future()
         self._answers[request] = answer
         try:

@@ -5,6 +5,7 @@ from appliance.feed.window import EventKind, Window
 from appliance.ring.reader import RingReader
 
 LISTED: str
+ENDED: str
 STATUS_EVENTS: dict[str, EventKind]
 
 @dataclass(slots=True, frozen=True)

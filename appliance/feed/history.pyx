@@ -35,7 +35,9 @@ STATUS_EVENTS = {
     "holes_merged": EventKind.MERGED,
 }
 
-LISTED = "listed"  # event of the status record of an instrument whose first id will be 1
+# Events of the status records of an instrument whose first id will be 1, and of one that trades no more.
+LISTED = "listed"
+ENDED = "ended"
 NEVER_TRADED = b'"baseline":null}'
 SNAPSHOT_PAYLOAD_BYTES = 60_000  # of a record's 65,472
 
@@ -53,9 +55,11 @@ class Restored:
 
 
 def snapshot(Window window, str exchange, int chunk) -> list[bytes]:
-    """The payloads of one snapshot: every instrument that has traded, some to a record."""
+    """The payloads of one snapshot: every instrument that has traded and may trade again, some to a record."""
     parts, part, size = [], [], 0
     for instrument in range(len(window.instruments)):
+        if window.is_over(instrument):
+            continue
         state = window.snapshot(instrument)
         if state.endswith(NEVER_TRADED):
             continue
@@ -228,6 +232,9 @@ cdef class Replay:
         if record["asset"] not in self.instruments:
             return
         instrument = self.instruments.find(record["asset"])
+        if kind == "status" and record["event"] == ENDED:
+            self.window.end(instrument)
+            return
         told = (instrument, record.get("era", 0), record["from_id"], record["to_id"])
         if kind == "gap":
             self.window.replay_gap(instrument, record["from_id"], record["to_id"], record.get("era", 0))

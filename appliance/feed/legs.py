@@ -81,7 +81,8 @@ class Leg:
         """Until neither a ban nor the budget of connects forbids another one; counts it."""
         limits = self._legs.limits
         while (delay_s := limits.connect_delay_s()) > 0:
-            why = "a ban" if limits.banned_s(Door.WEBSOCKET) > 0 else "the budget of connects"
+            banned = limits.banned_s(Door.WEBSOCKET) > 0
+            why = "a ban" if banned else f"{limits.connections} open connections" if limits.full else "the budget of connects"
             self._log.bind(event="connect_held").warning(f"not connecting for {delay_s:.0f} s because of {why}")
             await self._legs.sleep(delay_s)
         limits.count_connect()
@@ -97,6 +98,7 @@ class Leg:
             ending = Ending(f"internal error: {errors.exceptions[0]!r}", 0.0)
         finally:
             self.connections.remove(connection)
+            self._legs.limits.count_end()
         if ending.refusal is None:
             event, level = ("closed", "INFO") if ending.reason == DRAINED else ("lost", "WARNING")
             self._log.bind(event=event).log(level, f"connection ended after {ending.life_s:.1f} s: {ending.reason}")

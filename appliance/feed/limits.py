@@ -9,11 +9,14 @@ from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 
+from aiolimiter import AsyncLimiter
 from loguru import logger
 
 from appliance.exchanges.exchange import BAN_S_MAX, Rules
 
 WEIGHT_WINDOW_S = 60.0
+REST_CONNECTIONS = 1  # of those that an address may have open, the worker's
+FULL_S = 1.0  # until another look whether one of them has ended
 
 
 class Door(StrEnum):
@@ -27,6 +30,10 @@ class Limits:
     """One exchange's limits. One thread; `now_s` is UNIX time."""
 
     def __init__(self, directory: Path, rules: Rules, now_s: Callable[[], float]) -> None:
+        self.credits = AsyncLimiter(rules.credits.room, rules.credits.room / rules.credits.per_s) if rules.credits else None
+        """Of requests on all connections together, where the exchange counts so."""
+        self.connections = 0
+        """Open, or being opened."""
         self._path = directory / "limits.json"
         self._rules = rules
         self._now_s = now_s
@@ -46,18 +53,28 @@ class Limits:
         self._save()
 
     def connect_delay_s(self) -> float:
-        """Seconds until a connection may be opened: the end of a ban, or room in the window of connects."""
+        """Seconds until a connection may be opened: the end of a ban, room in the window of connects, or among those that are open."""
         self._forget()
-        delay_s = 0.0
+        delay_s = FULL_S if self.full else 0.0
         if len(self._connects_s) >= self._rules.connects:
-            delay_s = self._connects_s[-self._rules.connects] + self._rules.connects_window_s - self._now_s()
+            delay_s = max(delay_s, self._connects_s[-self._rules.connects] + self._rules.connects_window_s - self._now_s())
         return max(0.0, delay_s, self.banned_s(Door.WEBSOCKET))
 
+    @property
+    def full(self) -> bool:
+        """Whether as many connections are open as one address may have."""
+        return self.connections >= self._rules.connections - REST_CONNECTIONS
+
     def count_connect(self) -> None:
-        """Call before each attempt, successful or not."""
+        """Call before each attempt, successful or not, and `count_end` after it."""
+        self.connections += 1
         self._forget()
         self._connects_s.append(self._now_s())
         self._save()
+
+    def count_end(self) -> None:
+        """Call when a connection has ended, or never came to be."""
+        self.connections -= 1
 
     def weight_delay_s(self, weight: int) -> float:
         """Seconds until a request of this weight may go out: the end of a ban, or room in the window of weights."""

@@ -116,7 +116,11 @@ class Pipeline:
         """Take an instrument that was listed just now: its ids begin at 1, and one that does not come is missing."""
         instrument = self._window.instruments.add(name, kind)
         self._window.grow()
-        self._window.listed(instrument)
+        self._window.listed(instrument, unix_ns())
+
+    def end(self, name: str) -> bool:
+        """An instrument that we have trades no more; False: that was known."""
+        return self._window.end(self._window.instruments.find(name))
 
     def status(self, event: str, **fields: object) -> None:
         """Write a status record: what happened to the feed, in the data itself."""

@@ -8,6 +8,7 @@ cdef enum:
     WINDOW_IDS = 1024                # from the highest id down: bits and fingerprints
     HOLES_MAX = 256                  # per instrument; beyond, neighbours are merged and counted
     EVENTS_MAX = 4096
+    LISTED_IDS = 1024                # the news of a listing is not later than so many of its trades
     JUMP_IDS = 1_000_000             # a longer hole is one question, not a list of requests
     RESTART_TRADES = 3               # so many ids of a new era make it the era
     NONE = -1                        # no such id
@@ -60,6 +61,8 @@ cdef struct Sequence:
     uint32_t last_era                # the highest number given to any era
     int64_t previous_highest         # of the era before
     uint32_t previous_era
+    bint ended                       # trades no more, by the exchange's word
+    int64_t ended_highest            # `highest` when it said so
 
 
 cdef class Window:

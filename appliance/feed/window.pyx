@@ -87,11 +87,33 @@ cdef class Window:
             self.sequences[instrument].baseline = NONE
         self.count = count
 
-    def listed(self, int32_t instrument) -> None:
-        """The instrument was listed just now: its first id is 1. Nothing, if it has traded before."""
+    def listed(self, int32_t instrument, int64_t now_ns = 0) -> None:
+        """The instrument was listed just now: its first id is 1, also if a later one came before the news."""
+        cdef Sequence* sequence
         self.check(instrument)
-        if self.sequences[instrument].baseline == NONE:
+        sequence = &self.sequences[instrument]
+        if sequence.baseline == NONE:
             self.begin(instrument, 0, 0, 0)
+        elif 0 < sequence.baseline <= LISTED_IDS:
+            self.lower_baseline(instrument, 0, 0, now_ns)
+
+    def end(self, int32_t instrument) -> bool:
+        """By the exchange's word it trades no more; False: known. A trade that comes all the same is judged as ever, and revives it."""
+        cdef Sequence* sequence
+        self.check(instrument)
+        sequence = &self.sequences[instrument]
+        if sequence.ended and sequence.highest == sequence.ended_highest:
+            return False
+        sequence.ended = True
+        sequence.ended_highest = sequence.highest
+        return True
+
+    def is_over(self, int32_t instrument) -> bool:
+        """Whether it has ended, and nothing of it is missing: a snapshot need not have it."""
+        cdef Sequence* sequence
+        self.check(instrument)
+        sequence = &self.sequences[instrument]
+        return sequence.ended and sequence.highest == sequence.ended_highest and sequence.holes == 0
 
     cdef Verdict judge(self, TradeFields* trade, int64_t now_ns) noexcept nogil:
         """What this copy of a trade is, by `sequence_id`; FIRST and LATE are to be committed. Sets `trade.era`.
@@ -486,6 +508,8 @@ cdef class Window:
             [holes[number].from_id, holes[number].to_id, holes[number].opened_ns, holes[number].gap_from, holes[number].gap_to]
             for number in range(sequence.holes)
         ]
+        if sequence.ended and sequence.highest == sequence.ended_highest:
+            state["ended"] = True
         if sequence.last_era:
             state["eras"] = {
                 "last": sequence.last_era,
@@ -540,6 +564,9 @@ cdef class Window:
             elif sequence.holes == 0 or (hole - 1).gap_from != gap_from:
                 self.gaps_open += 1
             sequence.holes += 1
+        if state.get("ended"):
+            sequence.ended = True
+            sequence.ended_highest = sequence.highest
         if "eras" in state:
             eras = state["eras"]
             sequence.last_era = eras["last"]

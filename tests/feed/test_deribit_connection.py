@@ -3,15 +3,21 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
+import pytest
+from aiolimiter import AsyncLimiter
+
+from appliance.exchanges import deribit
 from appliance.exchanges.deribit import HEARTBEAT_S, Deribit
 from appliance.exchanges.exchange import Announced, InstrumentChanged, Trouble
 from appliance.feed import tls
 from appliance.feed.connection import Connection, Ending, Pace
-from tests.feed.scripted import Ear, Peer, Server, fact, run
+from appliance.feed.limits import Limits
+from tests.feed.scripted import DEADLINE_S, Ear, Peer, Server, fact, run, trade
 
 LOGIN = Deribit("raw", "id-1", "hush-1")
 ANONYMOUS = Deribit("100ms")
@@ -55,10 +61,10 @@ def asked(server: Server) -> list[str]:
 
 @asynccontextmanager
 async def connected(
-    server: Server, exchange: Deribit = LOGIN, pace: Pace = PACE
+    server: Server, exchange: Deribit = LOGIN, pace: Pace = PACE, credits: AsyncLimiter | None = None
 ) -> AsyncIterator[tuple[Connection, "asyncio.Task[Ending]", list[InstrumentChanged | Announced]]]:
     heard: list[InstrumentChanged | Announced] = []
-    connection = Connection(exchange, server.url, exchange.streams([]), Ear, tls.trust(None), hear=heard.append, pace=pace)
+    connection = Connection(exchange, server.url, exchange.streams([]), Ear, tls.trust(None), hear=heard.append, pace=pace, credits=credits)
     life = asyncio.create_task(connection.run())
     try:
         yield connection, life, heard
@@ -262,5 +268,123 @@ def test_maintenance_asks_for_a_successor_and_listings_are_told() -> None:
                     InstrumentChanged("BTC-25DEC26", "Future", "archivized", lists=False, ends=True),
                     Announced("platform_state", {"price_index": "sol_usdc", "locked": True}),
                 ]
+
+    run(test)
+
+
+PASSING = (10040, 10041, 10047, 11094, 13025, 13028, 13503, 13888)
+ENDING = {
+    10028: Trouble.BANNED,
+    10066: Trouble.BANNED,
+    11051: Trouble.AWAY,
+    12003: Trouble.CREDENTIALS,
+    12005: Trouble.BLOCKED,
+    13004: Trouble.CREDENTIALS,
+}
+LOGIN_LOST = (10000, 13009, 13778)
+OTHERS = (10020, 10030, 11029, 11050, 13010, 13020, 13021, -32600, -32601, -32602, -32700, -32000)
+
+
+def after_code(code: int, check: Callable[[Connection, "asyncio.Task[Ending]", Server, Desk], Awaitable[None]]) -> None:
+    """A connection that is subscribed, and whose next requests to subscribe are answered with an error of this code."""
+
+    async def test() -> None:
+        async with Server() as server:
+            desk = Desk(server)
+            async with connected(server, pace=Pace(answer_s=2.0, verify_s=0.05)) as (connection, life, _):
+                await connection.subscribed.wait()
+                desk.instead["private/subscribe"] = lambda request: error(code, "said so")
+                await check(connection, life, server, desk)
+
+    run(test)
+
+
+@pytest.mark.parametrize("code", PASSING)
+def test_what_passes_by_itself_is_asked_again_and_ends_no_connection(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a settlement both legs meet it in the same second: to end them would lose what they go on to deliver."""
+    monkeypatch.setattr(deribit, "PASSING_S", 0.02)
+
+    async def check(connection: Connection, life: "asyncio.Task[Ending]", server: Server, desk: Desk) -> None:
+        seen = len(server.peers[0].requests("private/subscribe"))
+        await fact(lambda: len(server.peers[0].requests("private/subscribe")) > seen + 6)
+        assert not life.done()
+        del desk.instead["private/subscribe"]
+        seen = len(server.peers[0].requests("private/subscribe"))
+        await fact(lambda: len(server.peers[0].requests("private/subscribe")) > seen + 2)
+        assert connection.is_open
+        assert connection.unlisted == frozenset()
+        assert len(server.peers) == 1
+
+    after_code(code, check)
+
+
+@pytest.mark.parametrize("code", ENDING)
+def test_what_does_not_pass_ends_the_connection_and_says_when_to_come_again(code: int) -> None:
+    async def check(connection: Connection, life: "asyncio.Task[Ending]", server: Server, desk: Desk) -> None:
+        ending = await life
+        assert ending.refusal is not None
+        assert ending.refusal.trouble == ENDING[code]
+        assert f"{code} said so" in ending.refusal.reason
+        assert (ending.refusal.retry_after_s is not None) == (code in (10028, 10066, 11051))
+
+    after_code(code, check)
+
+
+@pytest.mark.parametrize("code", LOGIN_LOST)
+def test_a_lost_login_is_made_again_on_the_living_socket(code: int) -> None:
+    async def check(connection: Connection, life: "asyncio.Task[Ending]", server: Server, desk: Desk) -> None:
+        await fact(lambda: len(server.peers[0].requests("public/auth")) >= 2)
+        del desk.instead["private/subscribe"]
+        seen = len(server.peers[0].requests("private/subscribe"))
+        await fact(lambda: len(server.peers[0].requests("private/subscribe")) > seen)
+        assert not life.done()
+
+    after_code(code, check)
+
+
+@pytest.mark.parametrize("code", OTHERS)
+def test_a_connection_that_has_lost_every_channel_is_replaced_and_one_that_delivers_is_not(code: int) -> None:
+    """What no one can mend by asking again: an unknown name, a mistake of ours, a method that is gone."""
+
+    async def check(connection: Connection, life: "asyncio.Task[Ending]", server: Server, desk: Desk) -> None:
+        seen = len(server.peers[0].requests("private/subscribe"))
+        asked_s = time.monotonic()
+        while len(server.peers[0].requests("private/subscribe")) < seen + 8:
+            server.peers[0].send(trade(1))
+            await asyncio.sleep(0.002)
+        assert time.monotonic() - asked_s < DEADLINE_S
+        assert not life.done()
+        assert connection.unlisted == set(LOGIN.streams([]))
+        assert "lists none of our" in (await life).reason
+
+    after_code(code, check)
+
+
+def test_no_more_credits_are_spent_than_the_account_has_on_all_connections_together() -> None:
+    """10028 would end them all (T8)."""
+
+    async def test() -> None:
+        async with Server() as server:
+            desk = Desk(server)
+            desk.dropped = {"trades.spot.any.raw"}
+            spent: list[tuple[float, int]] = []
+            usual = server.answer
+
+            def answer(peer: Peer, request: dict[str, Any]) -> None:
+                spent.append((time.monotonic(), 3_000 if request["method"].endswith("subscribe") else 500))
+                usual(peer, request)
+
+            server.answer = answer
+            limits = Limits(Path("/nonexistent"), LOGIN.rules, time.time)
+            async with AsyncExitStack() as stack:
+                all_eight = [await stack.enter_async_context(connected(server, credits=limits.credits)) for _ in range(8)]
+                for connection, _, _ in all_eight:
+                    await connection.subscribed.wait()
+            assert sum(cost for _, cost in spent) == 8 * (2 * 500 + 4 * 3_000)
+            for number, (from_s, _) in enumerate(spent):
+                total = 0
+                for at_s, cost in spent[number:]:
+                    total += cost
+                    assert total <= 30_000 + 10_000 * (at_s - from_s)
 
     run(test)

@@ -1,6 +1,7 @@
 """What may still be asked of the exchange, by a clock of our own, across restarts (T8)."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,17 @@ def test_a_directory_that_cannot_be_written_does_not_stop_us(tmp_path: Path, clo
     limits = Limits(tmp_path / "gone", RULES, clock)
     limits.ban(Door.REST, 60.0)
     assert limits.banned_s(Door.REST) == pytest.approx(60.0)
+
+
+def test_never_more_connections_are_open_than_one_address_may_have(tmp_path: Path, clock: Clock) -> None:
+    limits = Limits(tmp_path, replace(RULES, connects=1_000, connections=4), clock)
+    for _ in range(3):  # the fourth is the REST worker's
+        assert limits.connect_delay_s() == 0.0
+        limits.count_connect()
+    assert limits.full
+    assert limits.connect_delay_s() > 0.0
+    limits.count_end()
+    assert limits.connect_delay_s() == 0.0
 
 
 def test_requests_leave_room_for_pongs_and_pongs_use_it(clock: Clock) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from appliance import GapClosed, Status, open_rings
+from appliance import GapClosed, Status, Trade, open_rings
 from appliance.exchanges.binance_decoder import BinanceDecoder
 from appliance.exchanges.instruments import Instruments
 from appliance.feed.pipeline import Pipeline
 from appliance.ring import journal
 from appliance.ring.layout import RecordType
+from appliance.ring.reader import Record, SegmentReader
 from appliance.ring.store import StoreOptions
 from appliance.tools import verify
 
@@ -151,3 +152,31 @@ def test_a_status_that_is_longer_than_a_record_is_shortened_and_blocks_nothing(p
     assert pipeline.drain("stop", 5.0)
     told = [value for value in open_rings(place.journal_dir) if isinstance(value, Status)]
     assert [(value.event, value.fields.get("count")) for value in told] == [("long", 20_000), ("next", None)]
+
+
+def test_an_instrument_that_has_ended_leaves_the_snapshots(place: Place) -> None:
+    """A year of options is a hundred thousand names."""
+    pipeline = place.open(["BTCUSDT", "OLDUSDT"])
+    for symbol in ("BTCUSDT", "OLDUSDT"):
+        for number in (1, 2, 3):
+            pipeline.path.commit_message(trade(number, symbol))
+    assert pipeline.end("OLDUSDT")
+    pipeline.status("ended", asset="OLDUSDT", kind="Spot", state="delivered")
+    pipeline.turn()
+    assert pipeline.drain("stop", 5.0)
+    pipeline = place.open(["BTCUSDT", "OLDUSDT"])
+    assert not pipeline.end("OLDUSDT")
+    pipeline.path.commit_message(trade(3, "OLDUSDT"))
+    pipeline.turn()
+    assert pipeline.drain("stop", 5.0)
+    read = [
+        item
+        for segment in journal.segments(place.journal_dir, "binance", 0)
+        for item in SegmentReader(segment.path).poll(1_000)
+        if isinstance(item, Record)
+    ]
+    snapshots = [item.payload for item in read if item.type == RecordType.SNAPSHOT]
+    assert b"BTCUSDT" in snapshots[-1]
+    assert b"OLDUSDT" not in snapshots[-1]
+    traded = [value.exchange_trade_id for value in open_rings(place.journal_dir) if isinstance(value, Trade) and value.asset == "OLDUSDT"]
+    assert traded == [1, 2, 3]

@@ -455,3 +455,38 @@ def test_events_whose_records_were_lost_with_the_process_are_told_after_the_repl
     assert window.events_waiting == 0
     assert window.finish_replay() == 2
     assert kinds(window) == [("BASELINE", 1, 1), ("JUMP", 2, 2 + JUMP_IDS)]
+
+
+def test_news_of_a_listing_that_come_behind_its_first_trades_make_the_ids_before_them_missing() -> None:
+    window = window_of("OPTION")
+    assert verdicts(window, [3, 4]) == ["FIRST", "FIRST"]
+    window.listed(0, 50)
+    assert window.missing_ids == 2
+    assert verdicts(window, [1, 2]) == ["LATE", "LATE"]
+    window.due(10 * GRACE_NS, GRACE_NS)
+    assert window.missing_ids == 0
+
+
+def test_news_of_a_listing_say_nothing_of_an_instrument_that_has_traded_for_long() -> None:
+    window = window_of("OPTION")
+    verdicts(window, [5_000])
+    window.listed(0, 50)
+    assert window.missing_ids == 0
+
+
+def test_what_has_ended_is_over_when_nothing_of_it_is_missing_and_lives_when_it_trades_again() -> None:
+    window = window_of("OPTION")
+    verdicts(window, [1, 3])
+    assert window.end(0)
+    assert not window.end(0)
+    assert not window.is_over(0)
+    again = window_of()
+    again.restore(window.snapshot(0))
+    assert not again.end(0)
+    for one in (window, again):
+        assert verdicts(one, [2]) == ["LATE"]
+        assert one.is_over(0)
+        assert verdicts(one, [3]) == ["DUPLICATE"]
+        assert verdicts(one, [4]) == ["FIRST"]
+        assert not one.is_over(0)
+        assert one.end(0)
