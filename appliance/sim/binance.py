@@ -68,6 +68,8 @@ class Binance:
         return self._rest.requests
 
     def answer(self, request: Request, now_s: float) -> Reply | None:
+        if request.method != "GET":
+            return Reply(405, b"", [("Allow", "GET")])
         return self._rest.answer(request, now_s)
 
     def upgrade(self, request: Request, now_s: float) -> Session | Reply | None:

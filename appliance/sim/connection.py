@@ -20,6 +20,8 @@ from appliance.sim.delivery import Delivery, End
 from appliance.sim.dialect import Dialect, Feed, Reply, Request, Session, Step
 from appliance.sim.faults import Faults
 
+BODY_BYTES_MAX = 1024 * 1024
+
 HEAD_BYTES_MAX = 256 * 1024
 """Of a request's head. Far above what the exchange takes: refusing a long URL is the dialect's business."""
 
@@ -84,9 +86,10 @@ class Connection(asyncio.Protocol):
         self._exchange = exchange
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
         self._request: h11.Request | None = None
+        self._body = b""
         self._websocket: Websocket | None = None
         self._transport: asyncio.Transport
-        self._address = ""
+        self.address = ""
         self._message: list[bytes] = []
         self._session: Session | None = None
         self._delivery: Delivery
@@ -99,7 +102,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=UNSENT_HIGH_BYTES)
         peer = transport.get_extra_info("peername")
-        self._address = str(peer[0]) if peer else ""
+        self.address = str(peer[0]) if peer else ""
         self._exchange.connections.add(self)
         self._exchange.alone.clear()
 
@@ -144,7 +147,13 @@ class Connection(asyncio.Protocol):
                 self._transport.close()
                 return
             if isinstance(event, h11.Request):
-                self._request = event
+                self._request, self._body = event, b""
+            elif isinstance(event, h11.Data):
+                self._body += bytes(event.data)
+                if len(self._body) > BODY_BYTES_MAX:
+                    self._respond(Reply(413, b"", content_type="text/plain"))
+                    self._transport.close()
+                    return
             elif isinstance(event, h11.EndOfMessage):
                 assert self._request is not None
                 if not self._answer(self._request) or self._websocket is not None:
@@ -157,7 +166,9 @@ class Connection(asyncio.Protocol):
     def _answer(self, received: h11.Request) -> bool:
         """Answers a request; False when it is left without an answer for ever."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in received.headers}
-        request = Request(received.method.decode(), received.target.decode(), headers, self._address)  # h11 lets only ASCII through
+        same = sum(one.address == self.address for one in self._exchange.connections)
+        # h11 lets only ASCII through.
+        request = Request(received.method.decode(), received.target.decode(), headers, self.address, self._body, same)
         now_s = time.time()
         if headers.get("upgrade", "").lower() == "websocket":
             return self._upgrade(request, now_s)
@@ -165,9 +176,6 @@ class Connection(asyncio.Protocol):
             self._respond(Reply(200, self._exchange.stats()))
             return True
         self._exchange.counters.requests += 1
-        if request.method != "GET":
-            self._respond(Reply(405, b"", [("Allow", "GET")]))
-            return True
         reply = self._exchange.dialect.answer(request, now_s)
         if reply is not None:
             self._respond(reply)

@@ -1,7 +1,7 @@
 """The local Deribit: what it lists, prints and allows, as bytes in and bytes out."""
 
-import json
 from collections.abc import Hashable, Mapping
+from functools import partial
 from urllib.parse import parse_qsl
 
 from websockets.frames import Frame, Opcode
@@ -12,19 +12,23 @@ from appliance.sim import deribit_rpc as rpc
 from appliance.sim.binance_garbage import garbage
 from appliance.sim.binance_rest import faulty
 from appliance.sim.capture import CaptureFeed, Recording
+from appliance.sim.deribit_credits import Purse
 from appliance.sim.deribit_listing import Listing
 from appliance.sim.deribit_render import NotificationRenderer
-from appliance.sim.deribit_rpc import Refused
-from appliance.sim.deribit_session import Audience, DeribitSession
-from appliance.sim.dialect import Dialect, Feed, Frames, Printed, PrintedTrade, Reply, Request, Session, Setup
-from appliance.sim.faults import Faults, Kind, Rest, Schema, Strikes, Upgrade
-from appliance.sim.synthetic import SyntheticFeed
+from appliance.sim.deribit_rest import Questions
+from appliance.sim.deribit_rpc import Call, Refused
+from appliance.sim.deribit_session import SOCKET_METHODS, Audience, DeribitSession
+from appliance.sim.dialect import Dialect, Feed, Frames, Printed, Reply, Request, Session, Setup
+from appliance.sim.faults import Expiry, Faults, Kind, Listed, Rest, Schema, Strikes, Upgrade
+from appliance.sim.synthetic import Plan, SyntheticFeed
 from appliance.sim.tape import Tape
 
-REST_PATH, WS_PATH = "/api/v2/", "/ws/api/v2"
+REST_PATH, WS_PATH = "/api/v2", "/ws/api/v2"
+HISTORY_PATH = "/history/api/v2"  # what is a host of its own there
 BATCH_US = {"raw": 0, "100ms": 100_000, "agg2": 1_000_000}
-ROWS_MAX = 1_000
-DAY_US = 24 * 3600 * 1_000_000
+STEP_TRADES = 200  # from what is announced to what it announces, and from state to state
+NOT_FOUND = Reply(404, b"<html><body><h1>404 Not Found</h1></body></html>", content_type="text/html")
+TOO_MANY_CONNECTIONS = Reply(429, b"<html><body><h1>429 Too Many Requests</h1></body></html>", content_type="text/html")
 
 
 def assemble(setup: Setup) -> tuple[Dialect, Feed]:
@@ -38,8 +42,42 @@ def assemble(setup: Setup) -> tuple[Dialect, Feed]:
         return Deribit(deribit_listing.named(list(recording.printed)), capture, None, faults, strikes), capture
     listing = deribit_listing.synthetic(setup.symbols)
     tape = Tape(len(listing.instruments), setup.seed, remember=faults.limits.retained_trades)
-    feed = SyntheticFeed(tape, listing.names(), rate=setup.rate, count=setup.count, start_after=setup.start_after, faults=faults)
+    plans = [*_listings(listing, tape, faults), *_expiries(listing, tape, faults)]
+    feed = SyntheticFeed(
+        tape, listing.names(), rate=setup.rate, count=setup.count, start_after=setup.start_after, faults=faults, plans=plans
+    )
     return Deribit(listing, feed, tape, faults, strikes), feed
+
+
+def _listings(listing: Listing, tape: Tape, faults: Faults) -> list[Plan]:
+    plans = []
+    for fault in faults.all(Listed):
+        index = _named(listing, "listing", fault.symbol)
+        listing.withhold(index)
+        tape.close(index)
+        plans += [
+            Plan(fault.after, partial(listing.change, index, "open")),
+            Plan(fault.after + STEP_TRADES, partial(tape.begin, index)),
+        ]
+    return plans
+
+
+def _expiries(listing: Listing, tape: Tape, faults: Faults) -> list[Plan]:
+    plans = []
+    for fault in faults.all(Expiry):
+        index = _named(listing, "expiry", fault.symbol)
+        plans.append(Plan(fault.after, partial(tape.close, index)))
+        for number, state in enumerate(("settlement", "delivered", "archivized")):
+            plans.append(Plan(fault.after + number * STEP_TRADES, partial(listing.change, index, state)))
+    return plans
+
+
+def _named(listing: Listing, fault: str, name: str) -> int:
+    if len(listing.instruments) < 2:
+        raise ConfigError(f"--fault {fault}: needs --symbols 2 or more, as one must trade")
+    if name and name not in listing:
+        raise ConfigError(f"--fault {fault}: no instrument {name!r}; there are {', '.join(listing.names()[:5])}, …")
+    return listing.index(name) if name else len(listing.instruments) - 1
 
 
 class Deribit:
@@ -48,11 +86,20 @@ class Deribit:
     def __init__(self, listing: Listing, printed: Printed, tape: Tape | None, faults: Faults, strikes: Strikes) -> None:
         self.strikes = strikes
         self._listing = listing
-        self._printed = printed
         self._tape = tape
         self._faults = faults
         self._opened = 0
         self._requests: dict[str, int] = {}
+        self._purses: dict[str, Purse] = {}
+        schema = faults.one(Schema) or Schema()
+        self._generation = int(schema.generation)
+
+        def questions(history: bool) -> Questions:
+            # The history host has rows without what the new engine added.
+            renderer = self._renderer((), min(self._generation, 2025) if history else self._generation) if tape is not None else None
+            return Questions(listing, printed, renderer, faults, history=history)
+
+        self._questions, self._history = questions(False), questions(True)
 
     @property
     def requests(self) -> Mapping[str, int]:
@@ -60,95 +107,68 @@ class Deribit:
 
     def answer(self, request: Request, now_s: float) -> Reply | None:
         path, _, query = request.target.partition("?")
-        method = path.removeprefix(REST_PATH)
-        self._requests[method] = self._requests.get(method, 0) + 1
         for fault in self._faults.all(Rest):
             if path.endswith(fault.path) and self.strikes.hit(fault, fault.times):
                 return faulty(fault.answer, fault.retry_after_s, now_s)
-        if not path.startswith(REST_PATH):
-            return Reply(404, b"<html><body><h1>404 Not Found</h1></body></html>", content_type="text/html")
+        if request.connections > self._faults.limits.connections:
+            return TOO_MANY_CONNECTIONS
+        questions = self._history if path.startswith(HISTORY_PATH) else self._questions
+        root = HISTORY_PATH if questions is self._history else REST_PATH
+        if request.method not in ("GET", "POST") or not (path == root or path.startswith(root + "/")):
+            return NOT_FOUND if request.method in ("GET", "POST") else Reply(405, b"", [("Allow", "GET, POST")])
+        number: int | str | None = None
         try:
-            body = self._result(method, dict(parse_qsl(query)), now_s)
-        except Refused as refused:
-            return Reply(400, rpc.error(None, refused, now_s))
-        # The list is large and rendered already.
-        return Reply(200, rpc.result(0, None, now_s).replace(b'"id":0,', b"", 1).replace(b'"result":null', b'"result":' + body, 1))
-
-    def _result(self, method: str, params: dict[str, str], now_s: float) -> bytes:
-        match method:
-            case "public/get_instruments":
-                return self._listing.body(params.get("currency", "any"), params.get("kind"))
-            case "public/get_last_trades_by_instrument":
-                return self._last_trades(params, now_s)
-            case "public/get_time":
-                return b"%d" % int(now_s * 1_000)
-            case "public/status":
-                return b'{"locked":"false","locked_indices":[]}'
-            case "public/test":
-                return b'{"version":"1.2.26"}'
-            case "public/set_heartbeat" | "public/subscribe":
+            if request.method == "POST":
+                call = Call.parse(request.body)
+                number = call.id
+            else:
+                call = Call("", path.removeprefix(root).strip("/"), dict(parse_qsl(query)))
+            self._requests[call.method] = self._requests.get(call.method, 0) + 1
+            if call.method in SOCKET_METHODS:
                 raise Refused(10030)
-        raise Refused(-32601)
-
-    def _last_trades(self, params: dict[str, str], now_s: float) -> bytes:
-        name = params.get("instrument_name", "")
-        if name not in self._listing:
-            raise Refused(-32602, param="instrument_name", reason="wrong format")
-        try:
-            count = min(int(params.get("count", "10")), ROWS_MAX)
-            first = int(params["start_seq"]) if "start_seq" in params else None
-            last = int(params["end_seq"]) if "end_seq" in params else None
-        except ValueError:
-            raise Refused(-32602, param="start_seq", reason="wrong format") from None
-        until_us = int(now_s * 1_000_000) - self._faults.limits.rest_lag_ms * 1_000
-        rows = self._printed.rows(name, first, count + 1, until_us)
-        # The main host forgets after a day, without a word.
-        rows = [row for row in rows if (last is None or row.trade_id <= last) and row.trade_us > until_us - DAY_US]
-        more = len(rows) > count
-        rows = rows[:count] if first is not None else rows[-count:]
-        if params.get("sorting", "default") != "asc":
-            rows = rows[::-1]
-        return json.dumps({"trades": [self._row(name, row) for row in rows], "has_more": more}, separators=(",", ":")).encode()
-
-    def _row(self, name: str, row: PrintedTrade) -> dict[str, object]:
-        index = self._listing.index(name)
-        number = (index + 1) * 10**9 + row.trade_id % 10**9  # as the renderer has it
-        return {
-            "trade_seq": row.trade_id,
-            "trade_id": f"{self._listing.instruments[index].trade_id_prefix}{number}",
-            "timestamp": row.trade_us // 1_000,
-            "tick_direction": row.trade_id & 3,
-            "price": float(row.px),
-            "instrument_name": name,
-            "direction": "sell" if row.buyer_is_maker else "buy",
-            "amount": float(row.sz),
-        }
+            if call.method not in questions:
+                raise Refused(-32601)
+            self._purse(request.address).spend(call.method, False, now_s)
+            return Reply(200, rpc.result(number, questions.result(call.method, call.params, now_s), now_s))
+        except Refused as refused:
+            return Reply(400, rpc.error(number, refused, now_s))
 
     def upgrade(self, request: Request, now_s: float) -> Session | Reply | None:
         for fault in self._faults.all(Upgrade):
             if self.strikes.hit(fault, fault.times):
                 return faulty(fault.answer, fault.retry_after_s, now_s)
         if request.target.partition("?")[0] != WS_PATH:
-            return Reply(404, b"<html><body><h1>404 Not Found</h1></body></html>", content_type="text/html")
-        session = DeribitSession(self._listing, self._opened, now_s, self._faults, self.strikes)
+            return NOT_FOUND
+        if request.connections > self._faults.limits.connections:
+            return TOO_MANY_CONNECTIONS
+        session = DeribitSession(
+            self._listing, self._questions, self._purse, request.address, self._opened, now_s, self._faults, self.strikes
+        )
         self._opened += 1
         return session
 
     def frames(self, audience: Hashable) -> Frames:
         assert isinstance(audience, Audience)
-        assert self._tape is not None, "a recording is not rendered"
         channels = sorted(audience.channels)
         intervals = {channel.rpartition(".")[2] for channel in channels}
-        schema = self._faults.one(Schema) or Schema()
+        # One rhythm for a connection: whoever mixes them gets the quickest.
+        batch_us = min(BATCH_US[interval] for interval in intervals)
+        return self._renderer(channels, self._generation, batch_us, audience.sees_holes)
+
+    def _renderer(self, channels: "list[str] | tuple[()]", generation: int, batch_us: int = 0, whole: bool = False) -> NotificationRenderer:
+        assert self._tape is not None, "a recording is not rendered"
         return NotificationRenderer(
             self._tape,
             [(one.name.encode(), one.trade_id_prefix.encode(), one.kind == "option") for one in self._listing.instruments],
             [(channel.encode(), sorted(self._listing.of_channel(channel) or ())) for channel in channels],
-            generation=int(schema.generation),
-            # One rhythm for a connection: whoever mixes them gets the quickest.
-            batch_us=min(BATCH_US[interval] for interval in intervals),
-            whole=audience.sees_holes,
+            generation=generation,
+            batch_us=batch_us,
+            whole=whole,
+            combos=self._listing.combos(),
         )
+
+    def _purse(self, owner: str) -> Purse:
+        return self._purses.setdefault(owner, Purse())
 
     def garbage(self, kind: Kind) -> Frame:
         return Frame(Opcode.BINARY if kind == "binary" else Opcode.TEXT, garbage(kind))

@@ -20,12 +20,15 @@ FIRST = (
     ("BTC_USDC", "spot"),
     ("BTC-25DEC26", "future"),
     ("BTC-FS-25DEC26_PERP", "future_combo"),
-    ("BTC-CS-25DEC26-70000_75000", "option_combo"),
+    ("BTC-CS-25DEC26-72000_75000", "option_combo"),
     ("XRP_USDC-25DEC26-0d625-C", "option"),
     ("SOL_USDC-PERPETUAL", "future"),
     ("ETH_BTC", "spot"),
     ("ETH-26MAR27", "future"),
+    ("BTC-25DEC26-75000-C", "option"),
 )
+OPEN, UNLISTED = "open", "unlisted"
+ENDED = ("delivered", "archivized")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,17 @@ class Instrument:
         base = self.name.partition("-")[0]
         return "" if base == "BTC" else f"{base}-"
 
-    def as_json(self) -> dict[str, object]:
+    @property
+    def legs(self) -> list[str]:
+        """Names of the instruments that a combo consists of, as far as its own name tells: FS and CS."""
+        match self.name.split("-"):
+            case [base, "FS", expiries]:
+                return [f"{base}-{'PERPETUAL' if one == 'PERP' else one}" for one in expiries.split("_")]
+            case [base, "CS", expiry, strikes]:
+                return [f"{base}-{expiry}-{strike}-C" for strike in strikes.split("_")]
+        return []
+
+    def as_json(self, state: str = OPEN) -> dict[str, object]:
         """As `public/get_instruments` shows it."""
         base = self.name.partition("-")[0].partition("_")[0]
         linear = "_" in self.name.partition("-")[0]
@@ -55,7 +68,7 @@ class Instrument:
         shown: dict[str, object] = {
             "kind": self.kind, "instrument_name": self.name, "instrument_type": "linear" if linear else "reversed", "base_currency": base,
             "quote_currency": quote, "counter_currency": quote, "contract_size": 10,
-            "min_trade_amount": 10, "tick_size": 0.5, "tick_size_steps": [], "is_active": True, "state": "open",
+            "min_trade_amount": 10, "tick_size": 0.5, "tick_size_steps": [], "is_active": state == OPEN, "state": state,
             "creation_timestamp": CREATED_MS, "expiration_timestamp": NEVER_MS, "maker_commission": 0.0, "taker_commission": 0.0005,
         }  # fmt: skip
         if self.kind != "spot":
@@ -69,15 +82,41 @@ class Instrument:
         return shown
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An instrument came into a state."""
+
+    instrument: Instrument
+    state: str
+
+
 class Listing:
-    """The exchange's instruments, by the index that the tape gives their trades."""
+    """The exchange's instruments, by the index that the tape gives their trades, and what became of them."""
 
     def __init__(self, instruments: Iterable[Instrument]) -> None:
         self.instruments = list(instruments)
+        self.changes: list[Change] = []
+        """Since the beginning; connections tell on what comes while they live."""
+        self._states: dict[int, str] = {}
         self._index = {instrument.name: index for index, instrument in enumerate(self.instruments)}
 
     def __contains__(self, name: object) -> bool:
-        return name in self._index
+        return name in self._index and self._states.get(self._index[str(name)]) != UNLISTED
+
+    def withhold(self, index: int) -> None:
+        """Not listed before `change` says so."""
+        self._states[index] = UNLISTED
+
+    def change(self, index: int, state: str) -> None:
+        self._states[index] = state
+        self.changes.append(Change(self.instruments[index], state))
+
+    def combos(self) -> dict[int, list[int]]:
+        """The legs that are listed too, of each combo that has such."""
+        found = {
+            index: [self._index[leg] for leg in instrument.legs if leg in self._index] for index, instrument in enumerate(self.instruments)
+        }
+        return {index: legs for index, legs in found.items() if legs}
 
     def index(self, name: str) -> int:
         return self._index[name]
@@ -94,16 +133,19 @@ class Listing:
                     for index, instrument in enumerate(self.instruments)
                     if instrument.kind == kind and currency in ("any", instrument.currency)
                 )
-            case ["trades", name, _] if name in self._index:
+            case ["trades", name, _] if name in self:
                 return frozenset([self._index[name]])
         return None
 
-    def body(self, currency: str, kind: str | None) -> bytes:
+    def body(self, currency: str, kind: str | None, expired: bool) -> bytes:
         """The list that `public/get_instruments` answers with."""
         chosen = [
-            instrument.as_json()
-            for instrument in self.instruments
-            if currency in ("any", instrument.currency) and kind in (None, instrument.kind)
+            instrument.as_json(state)
+            for index, instrument in enumerate(self.instruments)
+            if (state := self._states.get(index, OPEN)) != UNLISTED
+            and (state in ENDED) == expired
+            and currency in ("any", instrument.currency)
+            and kind in (None, instrument.kind)
         ]
         return json.dumps(chosen, separators=(",", ":")).encode()
 

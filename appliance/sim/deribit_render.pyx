@@ -1,8 +1,9 @@
 """The websocket frames of a tape's trades, in Deribit's spelling: several trades a notification, numbers as Java prints them."""
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.string cimport memset
 from libcpp.string cimport string
 from libcpp.vector cimport vector
 
@@ -13,10 +14,17 @@ cdef int64_t IV_E8 = 4_591_000_000
 cdef int64_t IDS_PER_INSTRUMENT = 1_000_000_000
 cdef uint64_t MATCH_ID = 214_121_762_240_000_000  # beyond 2**53, as they are
 
+# One trade in so many stands for its kind; primes, so that they meet.
+cdef enum:
+    BLOCK_EVERY = 211
+    COMBO_LEG_EVERY = 97
+
 cdef struct Product:
     string name
     string trade_id_prefix
     bint option
+    vector[int32_t] legs         # of a combo
+    int32_t combo                # that it is a leg of; -1: of none
 
 
 cdef struct Channel:
@@ -67,6 +75,7 @@ cdef class NotificationRenderer:
 
     `instruments`: name, prefix of trade ids, whether an option, by the tape's index. `channels`: name and the indexes of its
     instruments. `batch_us`: how long trades wait for others of their channel; 0: those of one match go out at once.
+    `combos`: the indexes of the legs, by that of the combo.
     """
     cdef Tape tape
     cdef vector[Product] products
@@ -81,14 +90,19 @@ cdef class NotificationRenderer:
     cdef readonly int held       # trades that wait for their batch
 
     def __cinit__(self, Tape tape not None, instruments: Sequence[tuple[bytes, bytes, bool]],
-                  channels: Sequence[tuple[bytes, Sequence[int]]], *, int generation=2026, int64_t batch_us=0, bint whole=False):
+                  channels: Sequence[tuple[bytes, Sequence[int]]], *, int generation=2026, int64_t batch_us=0, bint whole=False,
+                  combos: Mapping[int, Sequence[int]] = {}):
         cdef Product product
         cdef Channel channel
         self.tape = tape
         self.generation, self.batch_us, self.whole = generation, batch_us, whole
         for name, prefix, option in instruments:
-            product.name, product.trade_id_prefix, product.option = name, prefix, option
+            product.name, product.trade_id_prefix, product.option, product.combo = name, prefix, option, -1
             self.products.push_back(product)
+        for combo, legs in combos.items():
+            self.products[<int>combo].legs = legs
+            for leg in legs:
+                self.products[<int>leg].combo = combo
         self.channels_of.resize(tape.symbol_count)
         for number, (name, indexes) in enumerate(channels):
             channel.head = b'{"jsonrpc":"2.0","method":"subscription","params":{"channel":"%s","data":[' % name
@@ -120,6 +134,16 @@ cdef class NotificationRenderer:
             return self.late(last.event_us)
         return self.taken()
 
+    def row(self, int symbol, int64_t trade_id, int64_t trade_us) -> bytes:
+        """One trade, past or to come, as its row stands on the stream."""
+        cdef TapeTrade trade
+        memset(&trade, 0, sizeof(TapeTrade))
+        self.tape.describe(symbol, trade_id, &trade)
+        trade.trade_us = trade_us
+        self.out.clear()
+        self.put_row(&self.out, &trade, self.combo_of(&trade))
+        return self.taken()
+
     def late(self, int64_t now_us) -> bytes:
         """The frames of what waited for long enough; `frames` is then their number."""
         self.out.clear()
@@ -140,7 +164,7 @@ cdef class NotificationRenderer:
             channel = &self.channels[self.channels_of[trade.symbol][i]]
             if channel.trades:
                 channel.rows.push_back(c",")
-            self.put_row(&channel.rows, trade)
+            self.put_row(&channel.rows, trade, self.combo_of(trade))
             channel.trades += 1
             if channel.rows.size() > 60_000:
                 self.finish(channel)
@@ -171,7 +195,11 @@ cdef class NotificationRenderer:
         channel.trades = 0
         self.frames += 1
 
-    cdef void put_row(self, string* out, const TapeTrade* trade) noexcept nogil:
+    cdef int32_t combo_of(self, const TapeTrade* trade) noexcept nogil:
+        """The combo that this trade is a leg of; -1: of none."""
+        return self.products[trade.symbol].combo if trade.trade_id % COMBO_LEG_EVERY == 0 else -1
+
+    cdef void put_row(self, string* out, const TapeTrade* trade, int32_t combo) noexcept nogil:
         if self.generation == 2021:
             put(out, b'{"trade_seq":')
             put_int(out, <uint64_t>trade.trade_id)
@@ -200,7 +228,34 @@ cdef class NotificationRenderer:
             put_number(out, trade.sz_e8)
             put(out, b',"starbase_timestamp":')
             put_int(out, <uint64_t>trade.trade_us * 1000 + <uint64_t>(trade.trade_id % 1000))
+        if combo >= 0:
+            put(out, b',"combo_id":"')
+            out.append(self.products[combo].name)
+            put(out, b'","combo_trade_id":"')
+            put_int(out, self.number_of(combo, trade.trade_id))
+            out.push_back(c'"')
+        elif self.products[trade.symbol].legs.empty():
+            if trade.trade_id % BLOCK_EVERY == 0:
+                put(out, b',"block_trade_id":"BLOCK-')
+                put_int(out, <uint64_t>(trade.trade_id // BLOCK_EVERY % 1_000_000))
+                put(out, b'","block_trade_leg_count":2')
+        else:
+            self.put_legs(out, trade)
         out.push_back(c"}")
+
+    cdef void put_legs(self, string* out, const TapeTrade* trade) noexcept nogil:
+        """Inside a combo's row the trades of its legs, each as it stands on its own channel, tagged."""
+        cdef size_t i
+        cdef TapeTrade leg
+        put(out, b',"legs":[')
+        for i in range(self.products[trade.symbol].legs.size()):
+            if i:
+                out.push_back(c",")
+            memset(&leg, 0, sizeof(TapeTrade))
+            self.tape.describe(self.products[trade.symbol].legs[i], trade.trade_id, &leg)
+            leg.trade_us = trade.trade_us
+            self.put_row(out, &leg, trade.symbol)
+        out.push_back(c"]")
 
     cdef void put_time(self, string* out, const TapeTrade* trade) noexcept nogil:
         put(out, b',"timestamp":')
@@ -210,8 +265,11 @@ cdef class NotificationRenderer:
         """Unique in its book, and no sequence."""
         put(out, b',"trade_id":"')
         out.append(self.products[trade.symbol].trade_id_prefix)
-        put_int(out, <uint64_t>(trade.symbol + 1) * IDS_PER_INSTRUMENT + <uint64_t>(trade.trade_id % IDS_PER_INSTRUMENT))
+        put_int(out, self.number_of(trade.symbol, trade.trade_id))
         out.push_back(c'"')
+
+    cdef uint64_t number_of(self, int32_t symbol, int64_t trade_id) noexcept nogil:
+        return <uint64_t>(symbol + 1) * IDS_PER_INSTRUMENT + <uint64_t>(trade_id % IDS_PER_INSTRUMENT)
 
     cdef void put_rest(self, string* out, const TapeTrade* trade) noexcept nogil:
         """What stands in every generation of rows."""

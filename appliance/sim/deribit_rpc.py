@@ -14,6 +14,7 @@ MESSAGES = {
     10000: "authorization_required",
     10028: "too_many_requests",
     10030: "must_be_websocket_request",
+    10041: "settlement_in_progress",
     11050: "bad_request",
     11051: "system_maintenance",
     12003: "login_over_limit",
@@ -57,8 +58,10 @@ class Call:
         return cls(message["id"], method, params)
 
 
-def result(number: int | str, value: object, asked_s: float) -> bytes:
-    return _dump({"jsonrpc": "2.0", "id": number, "result": value} | _times(asked_s))
+def result(number: int | str | None, value: bytes, asked_s: float) -> bytes:
+    """A reply around a result that is JSON already; without a number to a GET."""
+    head = b'{"jsonrpc":"2.0",' + (b'"id":%s,' % json.dumps(number).encode() if number is not None else b"")
+    return head + b'"result":' + value + b"," + _dump(_times(asked_s))[1:]
 
 
 def error(number: int | str | None, refused: Refused, asked_s: float) -> bytes:

@@ -1,17 +1,21 @@
 """One websocket connection as the local Deribit sees it: login, heartbeats, credits, channels (docs.deribit.com)."""
 
+import hmac
+import json
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from websockets.frames import Close, Frame, Opcode
 
 from appliance.sim import deribit_rpc as rpc
-from appliance.sim.deribit_listing import KINDS, Listing
+from appliance.sim.deribit_credits import Purse
+from appliance.sim.deribit_listing import KINDS, Change, Listing
+from appliance.sim.deribit_rest import Questions
 from appliance.sim.deribit_rpc import Call, Refused
 from appliance.sim.dialect import Step
-from appliance.sim.faults import EVERY, DropChannel, Faults, Hole, Logout, Maintenance, Strikes
+from appliance.sim.faults import EVERY, DropChannel, Faults, Hole, LateReply, Logout, Maintenance, Settlement, Strikes
 
 CLIENT_ID, CLIENT_SECRET = "mdc-demo", "mdc-demo-secret"
 GOING_AWAY: Final = 1001
@@ -20,28 +24,11 @@ CHANNELS_MAX = 500
 HEARTBEAT_S_MIN = 10
 LOGINS_FAILED_MAX = 5
 INTERVALS = ("raw", "100ms", "agg2")
-
-
-@dataclass(slots=True)
-class Credits:
-    """A pool that is refilled all the time."""
-
-    room: float
-    per_s: float
-    left: float = field(init=False)
-    at_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.left = self.room
-
-    def spend(self, cost: float, now_s: float) -> None:
-        """Raises Refused when the pool has not so many."""
-        if self.at_s:
-            self.left = min(self.room, self.left + (now_s - self.at_s) * self.per_s)
-        self.at_s = now_s
-        if self.left < cost:
-            raise Refused(10028)
-        self.left -= cost
+SIGNATURE_S = 60.0  # how far a signature's time may be from ours
+SOCKET_METHODS = {
+    "public/auth", "public/set_heartbeat", "public/disable_heartbeat", "public/subscribe", "private/subscribe",
+    "public/unsubscribe", "private/unsubscribe", "public/unsubscribe_all",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +42,27 @@ class Audience:
 class DeribitSession:
     """One connection: who it is, what it has subscribed to, what it owes."""
 
-    def __init__(self, listing: Listing, number: int, now_s: float, faults: Faults, strikes: Strikes) -> None:
+    def __init__(
+        self,
+        listing: Listing,
+        questions: Questions,
+        purse: Callable[[str], Purse],
+        address: str,
+        number: int,
+        now_s: float,
+        faults: Faults,
+        strikes: Strikes,
+    ) -> None:
         self.audience: Audience | None = None
         self._listing = listing
+        self._changes_seen = len(listing.changes)
+        self._questions = questions
+        self._purse_of = purse
+        self._purse = purse(address)
         self._faults = faults
         self._strikes = strikes
         self._number = number
         self._opened_s = now_s
-        self._requests = Credits(50_000, 10_000)
-        self._subscribes = Credits(30_000, 10_000)
         self._channels: dict[str, None] = {}
         self._token_until_s = 0.0
         self._refresh_token = ""
@@ -74,15 +73,16 @@ class DeribitSession:
         self._beats = 0
         self._logouts = [f for f in faults.all(Logout) if f.connection in {EVERY, number}]
         self._maintenances = [f for f in faults.all(Maintenance) if f.connection in {EVERY, number}]
+        self._settlements = [f for f in faults.all(Settlement) if f.connection in {EVERY, number}]
+        self._late = next((f for f in faults.all(LateReply) if f.connection in {EVERY, number}), None)
+        self._late_replies: list[tuple[float, Frame]] = []
+        self._replies = 0
         self._close_s = now_s + faults.limits.lifetime_s
         holes = faults.all(Hole)
         self._sees_holes = bool(holes) and all(hole.connection not in {EVERY, number} for hole in holes)
         self._methods: dict[str, Callable[[Call, float], object]] = {
             "public/auth": self._auth,
-            "public/hello": lambda call, now_s: {"version": "1.2.26"},
             "public/test": self._test,
-            "public/get_time": lambda call, now_s: int(now_s * 1_000),
-            "public/status": lambda call, now_s: {"locked": "false", "locked_indices": []},
             "public/set_heartbeat": self._set_heartbeat,
             "public/disable_heartbeat": self._disable_heartbeat,
             "public/subscribe": self._subscribe,
@@ -99,18 +99,27 @@ class DeribitSession:
         try:
             call = Call.parse(bytes(frame.data))
             number = call.id
-            if call.method not in self._methods:
+            if call.method not in self._methods and call.method not in self._questions:
                 raise Refused(-32601)
-            self._requests.spend(500, now_s)
-            answer = rpc.result(call.id, self._methods[call.method](call, now_s), now_s)
+            self._purse.spend(call.method, True, now_s)
+            answer = rpc.result(call.id, self._answer(call, now_s), now_s)
         except Refused as refused:
             steps: list[Step] = [Frame(Opcode.TEXT, rpc.error(number, refused, now_s))]
             # Out of credits: the session is terminated.
             return [*steps, Close(POLICY_VIOLATION, "too_many_requests")] if refused.code == 10028 else steps
+        self._replies += 1
+        if self._late is not None and self._replies % self._late.every == 0:
+            self._late_replies.append((now_s + self._late.late_s, Frame(Opcode.TEXT, answer)))
+            return []
         return [Frame(Opcode.TEXT, answer)]
 
     def due(self, now_s: float) -> list[Step]:
         steps: list[Step] = []
+        while self._late_replies and self._late_replies[0][0] <= now_s:
+            steps.append(self._late_replies.pop(0)[1])
+        while self._changes_seen < len(self._listing.changes):
+            steps += self._changed(self._listing.changes[self._changes_seen], now_s)
+            self._changes_seen += 1
         for logout in [f for f in self._logouts if self._opened_s + f.after_s <= now_s]:
             self._logouts.remove(logout)
             self._token_until_s = 0.0
@@ -137,14 +146,18 @@ class DeribitSession:
             steps.append(Frame(Opcode.TEXT, rpc.heartbeat(kind)))
         return steps
 
-    def state_changed(self, name: str, kind: str, currency: str, state: str, now_s: float) -> Step | None:
-        """A notification of an instrument's new state, if it is wanted here."""
-        for channel in (f"instrument.state.{kind}.{group}" for group in ("any", currency)):
-            if channel in self._channels:
-                return self._told(channel, {"timestamp": int(now_s * 1_000), "state": state, "instrument_name": name})
-        if "instrument.state.any.any" in self._channels:
-            return self._told("instrument.state.any.any", {"timestamp": int(now_s * 1_000), "state": state, "instrument_name": name})
-        return None
+    def _answer(self, call: Call, now_s: float) -> bytes:
+        own = self._methods.get(call.method)
+        if own is None:
+            return self._questions.result(call.method, call.params, now_s)
+        return json.dumps(own(call, now_s), separators=(",", ":")).encode()
+
+    def _changed(self, change: Change, now_s: float) -> list[Step]:
+        """Notifications of an instrument's new state, on each channel that is wanted here."""
+        one = change.instrument
+        channels = [f"instrument.state.{kind}.{group}" for kind in (one.kind, "any") for group in (one.currency, "any")]
+        data = {"timestamp": int(now_s * 1_000), "state": change.state, "instrument_name": one.name}
+        return [self._told(channel, data) for channel in channels if channel in self._channels]
 
     def _told(self, channel: str, data: object) -> Step:
         return Frame(Opcode.TEXT, rpc.notification(channel, data))
@@ -157,18 +170,28 @@ class DeribitSession:
                 if (call.params.get("client_id"), call.params.get("client_secret")) != (CLIENT_ID, CLIENT_SECRET):
                     self._logins_failed += 1
                     raise Refused(13004)
+            case "client_signature":
+                self._check_signature(call, now_s)
             case "refresh_token":
                 if not self._refresh_token or call.params.get("refresh_token") != self._refresh_token:
                     raise Refused(13009, reason="invalid_token")
             case _:
                 raise Refused(-32602, param="grant_type", reason="value required")
         expires_s = self._faults.limits.expires_s
+        self._purse = self._purse_of(CLIENT_ID)
         self._token_until_s = now_s + expires_s
         self._refresh_token = f"{int(now_s * 1_000)}.1R{secrets.token_urlsafe(24)}"
         return {
             "access_token": f"{int(now_s * 1_000)}.1A{secrets.token_urlsafe(24)}", "token_type": "bearer", "expires_in": expires_s,
             "refresh_token": self._refresh_token, "scope": "connection mainaccount account:read trade:read", "enabled_features": [],
         }  # fmt: skip
+
+    def _check_signature(self, call: Call, now_s: float) -> None:
+        timestamp, nonce, data = (str(call.params.get(name, "")) for name in ("timestamp", "nonce", "data"))
+        signed = hmac.new(CLIENT_SECRET.encode(), f"{timestamp}\n{nonce}\n{data}".encode(), "sha256").hexdigest()
+        fresh = timestamp.isdigit() and abs(int(timestamp) / 1_000 - now_s) <= SIGNATURE_S
+        if call.params.get("client_id") != CLIENT_ID or call.params.get("signature") != signed or not fresh:
+            raise Refused(13004)
 
     def _test(self, call: Call, now_s: float) -> object:
         self._test_due_s = 0.0
@@ -193,7 +216,8 @@ class DeribitSession:
         return self._subscribe(call, now_s)
 
     def _subscribe(self, call: Call, now_s: float) -> object:
-        self._subscribes.spend(3_000, now_s)
+        if any(one.after_s <= now_s - self._opened_s < one.after_s + one.for_s for one in self._settlements):
+            raise Refused(10041)
         wanted = self._names(call)
         if self._token_until_s < now_s and any(name.endswith(".raw") for name in wanted):
             raise Refused(13778)

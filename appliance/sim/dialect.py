@@ -23,6 +23,9 @@ class Request:
     target: str
     headers: Mapping[str, str] = field(default_factory=dict)
     address: str = "127.0.0.1"
+    body: bytes = b""
+    connections: int = 1
+    """Of this address that are open now, this one among them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,8 @@ class Limits:
     expires_s: int = 31_536_000
     heartbeat_s_min: int = 10
     heartbeat_s_max: int = 3_600
+    connections: int = 32
+    liquidation_after_s: float = 3_600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +190,40 @@ class Maintenance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """Deribit, synthetic only: after so many trades an instrument (symbol; none: the last) is listed; its first trade_seq is 1."""
+
+    after: int = 1_000
+    symbol: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expiry:
+    """Deribit, synthetic only: after so many trades an instrument (symbol; none: the last) settles, is delivered, archivized."""
+
+    after: int = 1_000
+    symbol: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """Deribit only: requests to subscribe are answered 10041 while a connection is after_s to after_s + for_s old."""
+
+    after_s: float = 0.0
+    for_s: float = 5.0
+    connection: int = EVERY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LateReply:
+    """Deribit only: every so many replies one comes late_s late, after those to later requests."""
+
+    every: int = 2
+    late_s: float = 0.2
+    connection: int = EVERY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TlsExpired:
     """With --tls: the certificate has expired."""
 
@@ -244,6 +280,10 @@ NAMES: dict[str, type[Any]] = {
     "logout": Logout,
     "drop_channel": DropChannel,
     "maintenance": Maintenance,
+    "listing": Listed,
+    "expiry": Expiry,
+    "settlement": Settlement,
+    "late_reply": LateReply,
     "tls_expired": TlsExpired,
     "tls_wrong_name": TlsWrongName,
 }

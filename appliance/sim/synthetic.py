@@ -39,6 +39,14 @@ class _PlannedHole:
     """Trades printed before it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What happens to the market after so many trades."""
+
+    at: int
+    happen: Callable[[], None]
+
+
 class SyntheticFeed:
     """Prints trades once `start_after` connections are subscribed; stops after `count`, and then stays.
 
@@ -54,6 +62,7 @@ class SyntheticFeed:
         count: int | None,
         start_after: int,
         faults: Faults,
+        plans: Sequence[Plan] = (),
     ) -> None:
         self.tape = tape
         self.sent = 0
@@ -68,6 +77,7 @@ class SyntheticFeed:
         self._frames: Callable[[Hashable], Frames]
         self._duplicates = faults.one(Duplicates)
         self._holes = [_PlannedHole(hole, hole.after) for hole in faults.all(Hole)]
+        self._plans = sorted(plans, key=lambda plan: plan.at)
         self._lost: dict[int, list[tuple[int, int]]] = {}
 
     # What connections tell
@@ -173,7 +183,7 @@ class SyntheticFeed:
         return None if self._count is None else max(0, self._count - self.tape.printed)
 
     def _print(self, count: int) -> None:
-        count = self._up_to_next_hole(count)
+        count = self._up_to_next_event(count)
         self.tape.print_trades(count, time.time_ns() // 1_000)
         now_s = time.time()
         for audience in list(self._audiences.values()):
@@ -201,8 +211,10 @@ class SyntheticFeed:
                 for connection in list(audience.connections) if data else ():
                     connection.deliver(data, audience.frames.frames)
 
-    def _up_to_next_hole(self, count: int) -> int:
-        """Opens the holes that are due; the number of trades until the next one, at most `count`."""
+    def _up_to_next_event(self, count: int) -> int:
+        """Opens the holes that are due, lets happen what is planned; the trades until the next of either, at most `count`."""
+        while self._plans and self._plans[0].at <= self.tape.printed:
+            self._plans.pop(0).happen()
         for planned in self._holes:
             if planned.at == self.tape.printed:
                 hole = planned.hole
@@ -212,7 +224,8 @@ class SyntheticFeed:
                     self._lost.setdefault(symbol, []).append((first, last))
                 if hole.every:
                     planned.at += hole.every
-        return min([count, *(planned.at - self.tape.printed for planned in self._holes if planned.at > self.tape.printed)])
+        next_at = [*(hole.at for hole in self._holes), *(plan.at for plan in self._plans)]
+        return min([count, *(at - self.tape.printed for at in next_at if at > self.tape.printed)])
 
     async def _waken(self) -> None:
         self._wake.clear()

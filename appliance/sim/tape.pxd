@@ -18,6 +18,7 @@ cdef struct TapeSymbol:
     int64_t lot_e8
     int64_t first_id
     int64_t next_id
+    bint closed  # does not trade now
     int64_t hidden_left  # so many of its next trades are withheld
     int64_t* times_us  # of the trades remembered, by the low bits of their id
     int64_t remembered_max  # power of two: how many `times_us` has room for

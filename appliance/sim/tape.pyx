@@ -150,6 +150,8 @@ cdef class Tape:
                 drawn = <int32_t>((random >> 32) % <uint64_t>self.symbol_count)
                 if <double>(random & 0xFFFFFFFFu) / 4294967296.0 >= self.symbols[drawn].threshold:
                     drawn = self.symbols[drawn].alias
+                while self.symbols[drawn].closed:
+                    drawn = (drawn + 1) % self.symbol_count
                 self.burst_symbol = drawn
                 random = mix(random)
                 self.burst_left = 1
@@ -187,6 +189,26 @@ cdef class Tape:
         first = listed.next_id + listed.hidden_left
         listed.hidden_left += trades
         return first, first + trades - 1
+
+    def close(self, int symbol) -> None:
+        """No more trades of this symbol. One at least must stay open."""
+        self.symbols[symbol].closed = True
+        if all(self.symbols[i].closed for i in range(self.symbol_count)):
+            raise ValueError("a tape needs a symbol that trades")
+        if self.burst_symbol == symbol:
+            self.burst_left = 0
+
+    def resume(self, int symbol) -> None:
+        """It trades again, ids going on."""
+        self.symbols[symbol].closed = False
+
+    def begin(self, int symbol) -> None:
+        """It trades from now on, and its first trade has id 1. Not for one that has traded."""
+        cdef TapeSymbol* listed = &self.symbols[symbol]
+        if listed.next_id != listed.first_id:
+            raise ValueError(f"symbol {symbol} has traded")
+        listed.first_id = listed.next_id = 1
+        listed.closed = False
 
     def tick_e8(self, int symbol) -> int:
         return self.symbols[symbol].tick_e8
