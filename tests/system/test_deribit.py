@@ -38,6 +38,12 @@ def config(here: Site, exchange: LocalExchange, interval: str = "raw", **section
     return path
 
 
+def _roomy(path: Path) -> Path:
+    """With a ring for as many legs as there can be."""
+    path.write_text(path.read_text().replace("capacity_mb = 16", "capacity_mb = 64"))
+    return path
+
+
 def real_trades() -> list[dict[str, str]]:
     with (CAPTURES / "trades_btc_2026-08.csv.zst").open("rb") as file:
         text = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
@@ -99,11 +105,8 @@ def test_every_real_trade_is_there_once_and_in_order_and_equal_by_value(here: Si
             wanted[row["instrument_name"]].append(value)
     got: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
     for trade in found:
-        tail = trade.fields if hasattr(trade, "fields") else {}
-        sequence = tail.get("exchange_trade_seq") if tail else None
-        assert sequence is None or sequence > 0
         got[trade.asset].append(
-            (trade.exchange_trade_id, len(got[trade.asset]) + 1, trade.exchange_ts_ms, trade.px, trade.sz, trade.side.value.lower())
+            (trade.exchange_trade_id, trade.exchange_trade_seq, trade.exchange_ts_ms, trade.px, trade.sz, trade.side.value.lower())
         )
     assert got == wanted
     assert {trade.kind for trade in found if trade.asset.endswith("-C")} == {"Option"}
@@ -170,6 +173,79 @@ def test_what_both_legs_missed_is_a_gap_record(here: Site) -> None:
         sent = exchange.stats()["trades_sent"]
     assert len(here.trades()) == sent
     assert sum(gap.to_id - gap.from_id + 1 for gap in here.gaps()) == 5
+
+
+def test_a_listing_and_an_expiry_are_followed_while_running_and_across_a_restart(here: Site) -> None:
+    listed, expired = "BTC-25DEC26-75000-C", "BTC-25DEC26"
+    flags = ["--symbols", "13", "--rate", "5000", "--fault", "listing:after=5000", "--fault", f"expiry:after=8000,symbol={expired}"]
+    with local_exchange(*flags, "--start-after", "2", name="deribit") as exchange:
+        with appliance(config(here, exchange)) as one:
+            one.wait(lambda: one.logged(f"{expired} trades no more: delivered"))
+            exchange.wait(lambda stats: stats["trades_sent"] > 12_000)
+            assert one.stop() == 0
+        with appliance(config(here, exchange)) as one:
+            one.ready()
+            assert one.stop() == 0
+        sent = exchange.stats()["trades_sent"]
+    values = list(here.values(None))
+    trades = [value for value in values if isinstance(value, Trade)]
+    assert len({(trade.asset, trade.exchange_trade_id) for trade in trades}) == len(trades) == sent
+    assert [trade.exchange_trade_seq for trade in trades if trade.asset == listed][:3] == [1, 2, 3]
+    told = [(value.event, value.fields["asset"]) for value in values if isinstance(value, Status) and value.event in ("listed", "ended")]
+    assert told == [("listed", listed), ("ended", expired)]
+    baselines = [value.fields["asset"] for value in values if isinstance(value, Status) and value.event == "baseline"]
+    assert listed not in baselines
+    # Only what the second run was down for may be missing, and nothing of what began or ended before.
+    assert not {gap.asset for gap in here.gaps()} & {expired}
+
+
+def test_a_new_listing_that_is_not_wanted_is_not_collected(here: Site) -> None:
+    flags = ["--symbols", "13", "--rate", "5000", "--start-after", "2", "--fault", "listing:after=2000"]
+    with (
+        local_exchange(*flags, name="deribit") as exchange,
+        appliance(config(here, exchange, symbols='include = ["*"]\nexclude = ["*-C"]')) as one,
+    ):
+        one.ready()
+        exchange.wait(lambda stats: stats["trades_sent"] > 6_000)
+        assert one.stop() == 0
+    values = list(here.values(None))
+    assert {value.asset for value in values if isinstance(value, Trade) and value.asset.endswith("-C")} == set()
+    assert [value for value in values if isinstance(value, Status) and value.event == "listed"] == []
+
+
+def test_a_settlement_during_which_nothing_can_be_subscribed_ends_no_connection(here: Site) -> None:
+    flags = ["--symbols", "50", "--rate", "5000", "--start-after", "2", "--fault", "settlement:after_s=0,for_s=3"]
+    with local_exchange(*flags, name="deribit") as exchange:
+        with appliance(config(here, exchange)) as one:
+            one.wait(lambda: one.logged("10041 settlement_in_progress"))
+            one.ready()
+            exchange.wait(lambda stats: stats["trades_sent"] > 10_000)
+            assert one.stop() == 0
+        stats = exchange.stats()
+    assert stats["websockets"] == 2
+    assert len(here.trades()) == stats["trades_sent"]
+
+
+def test_eight_legs_that_ask_again_and_again_never_run_out_of_credits(here: Site) -> None:
+    flags = ["--symbols", "20", "--rate", "1000", "--fault", "drop_channel:channel=trades.spot.any.raw"]
+    with local_exchange(*flags, name="deribit") as exchange, appliance(_roomy(config(here, exchange, feed="legs = 8"))) as one:
+        one.wait(lambda: sum("not delivered by the exchange: trades.spot.any.raw" in line for line in one.log) == 8, 60.0)
+        stats = exchange.stats()
+        assert one.stop() == 0
+    assert stats["closes_sent"] == {}
+    assert stats["websockets"] == stats["connections"] == 8
+
+
+def test_no_child_inherits_the_login(here: Site) -> None:
+    with local_exchange("--symbols", "20", name="deribit") as exchange, appliance(config(here, exchange)) as one:
+        one.ready()
+        children = Path(f"/proc/{one.process.pid}/task/{one.process.pid}/children").read_text().split()
+        assert children
+        for child in children:
+            environment = Path(f"/proc/{child}/environ").read_bytes()
+            assert b"DERIBIT" not in environment
+            assert LOGIN["DERIBIT_CLIENT_SECRET"].encode() not in environment + Path(f"/proc/{child}/cmdline").read_bytes()
+        assert one.stop() == 0
 
 
 def test_two_exchanges_in_one_directory_are_refused(here: Site) -> None:
