@@ -236,6 +236,23 @@ def test_eight_legs_that_ask_again_and_again_never_run_out_of_credits(here: Site
     assert stats["websockets"] == stats["connections"] == 8
 
 
+def test_a_login_that_ends_on_both_legs_at_once_is_made_again_and_what_was_missed_is_a_gap(here: Site) -> None:
+    flags = ["--symbols", "20", "--rate", "2000", "--count", "60000", "--start-after", "2", "--fault", "logout:after_s=4"]
+    with local_exchange(*flags, name="deribit") as exchange:
+        with appliance(config(here, exchange)) as one:
+            one.ready()
+            exchange.wait(lambda stats: stats["finished"], 60.0)
+            assert sum("logging in again on the living connection" in line for line in one.log) == 2
+            assert one.stop() == 0
+        stats = exchange.stats()
+    trades = here.trades()
+    assert len(set(trades)) == len(trades) == stats["trades_sent"]
+    assert stats["websockets"] == 2
+    missing = sum(gap.to_id - gap.from_id + 1 for gap in here.gaps())
+    assert missing > 0
+    assert missing + len(trades) == stats["trades_generated"]
+
+
 def test_no_child_inherits_the_login(here: Site) -> None:
     with local_exchange("--symbols", "20", name="deribit") as exchange, appliance(config(here, exchange)) as one:
         one.ready()
