@@ -414,7 +414,7 @@ class Connection:
                 self._transport.send(WSMsgType.TEXT, control.frame(next(self._requests)))
         elif isinstance(control, InstrumentChanged | Announced):
             self._hear(control)
-        elif isinstance(control, Rejected) and control.request not in self._answers and control.refusal is not None:
+        elif isinstance(control, Rejected) and control.request is None and control.refusal is not None:
             self.refuse(control.refusal)
         elif control.request is None:
             self._log.bind(event="rejected").error(f"the exchange refused a request of ours: {control.reason}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Mapping
 from functools import partial
+from pathlib import Path
 from urllib.parse import parse_qsl
 
 from websockets.frames import Frame, Opcode
@@ -11,7 +12,7 @@ from appliance.sim import deribit_listing
 from appliance.sim import deribit_rpc as rpc
 from appliance.sim.binance_garbage import garbage
 from appliance.sim.binance_rest import faulty
-from appliance.sim.capture import CaptureFeed, Recording
+from appliance.sim.capture import CaptureFeed, Recording, read_maybe_zstd
 from appliance.sim.deribit_credits import Purse
 from appliance.sim.deribit_listing import Listing
 from appliance.sim.deribit_render import NotificationRenderer
@@ -33,20 +34,28 @@ TOO_MANY_CONNECTIONS = Reply(429, b"<html><body><h1>429 Too Many Requests</h1></
 
 def assemble(setup: Setup) -> tuple[Dialect, Feed]:
     """The exchange that was asked for, and where its frames come from. Raises ConfigError."""
-    if setup.listing is not None:
-        raise ConfigError("--exchange-info: a recorded list is of Binance; the local Deribit makes its own")
+    listing = _recorded_listing(setup.listing) if setup.listing is not None else None
     faults, strikes = setup.faults, Strikes()
     if setup.capture is not None:
         recording = Recording.load(setup.capture)
         capture = CaptureFeed(recording, rate=setup.rate, count=setup.count, start_after=setup.start_after)
-        return Deribit(deribit_listing.named(list(recording.printed)), capture, None, faults, strikes), capture
-    listing = deribit_listing.synthetic(setup.symbols)
+        return Deribit(listing or deribit_listing.named(list(recording.printed)), capture, None, faults, strikes), capture
+    listing = listing or deribit_listing.synthetic(setup.symbols)
     tape = Tape(len(listing.instruments), setup.seed, remember=faults.limits.retained_trades)
     plans = [*_listings(listing, tape, faults), *_expiries(listing, tape, faults)]
     feed = SyntheticFeed(
         tape, listing.names(), rate=setup.rate, count=setup.count, start_after=setup.start_after, faults=faults, plans=plans
     )
     return Deribit(listing, feed, tape, faults, strikes), feed
+
+
+def _recorded_listing(path: Path) -> Listing:
+    try:
+        return deribit_listing.recorded(read_maybe_zstd(path))
+    except OSError as problem:
+        raise ConfigError(f"--exchange-info {path}: {problem.strerror}") from None
+    except ValueError as problem:
+        raise ConfigError(f"--exchange-info {path}: {problem}") from None
 
 
 def _listings(listing: Listing, tape: Tape, faults: Faults) -> list[Plan]:

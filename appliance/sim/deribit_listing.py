@@ -1,8 +1,8 @@
 """What the local Deribit lists: instruments of every product."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import count, islice, product
 
 KINDS = ("future", "option", "spot", "future_combo", "option_combo")
@@ -37,6 +37,8 @@ class Instrument:
 
     name: str
     kind: str
+    shown: Mapping[str, object] = field(default_factory=dict, compare=False)
+    """As a recorded list has it; empty: made up."""
 
     @property
     def currency(self) -> str:
@@ -62,6 +64,8 @@ class Instrument:
 
     def as_json(self, state: str = OPEN) -> dict[str, object]:
         """As `public/get_instruments` shows it."""
+        if self.shown:
+            return dict(self.shown) | ({"state": state, "is_active": False} if state != OPEN else {})
         base = self.name.partition("-")[0].partition("_")[0]
         linear = "_" in self.name.partition("-")[0]
         quote = self.currency if linear else "USD"
@@ -159,6 +163,18 @@ def synthetic(number: int) -> Listing:
 def named(names: Sequence[str]) -> Listing:
     """Instruments of these names, for recordings."""
     return Listing(Instrument(name, kind_of(name)) for name in names)
+
+
+def recorded(body: bytes) -> Listing:
+    """The instruments of a recorded reply. Raises ValueError."""
+    reply = json.loads(body)
+    rows = reply.get("result") if isinstance(reply, dict) else reply
+    if not isinstance(rows, list) or not rows:
+        raise ValueError("no list of instruments: expected a reply to public/get_instruments with a `result`")
+    for row in rows:
+        if not isinstance(row, dict) or not isinstance(row.get("instrument_name"), str) or not isinstance(row.get("kind"), str):
+            raise ValueError(f"an instrument without instrument_name and kind: {str(row)[:100]}")
+    return Listing(Instrument(row["instrument_name"], row["kind"], row) for row in rows)
 
 
 def kind_of(name: str) -> str:

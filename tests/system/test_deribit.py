@@ -1,116 +1,20 @@
-"""The appliance on the local Deribit: real trades by value, logins, maintenance, channels that are dropped."""
+"""The appliance on the local Deribit: logins, maintenance, channels that are dropped."""
 
-import csv
-import io
-import itertools
-import json
-import os
-from collections import defaultdict
 from collections.abc import Iterator
-from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
-import zstandard
 
 from appliance import Status, Trade
-from tests.local_exchange import LocalExchange, local_exchange
-from tests.system.appliance_process import Site, appliance, site
-
-CAPTURES = Path(os.environ.get("MDC_CAPTURES", Path(__file__).parents[3] / "shared" / "captures")) / "deribit"
-needs_captures = pytest.mark.skipif(not CAPTURES.is_dir(), reason=f"no recorded trades: {CAPTURES} is not there, set MDC_CAPTURES")
-LOGIN = {"DERIBIT_CLIENT_ID": "mdc-demo", "DERIBIT_CLIENT_SECRET": "mdc-demo-secret"}
-BATCH_MS = 100
+from tests.local_exchange import local_exchange
+from tests.system.appliance_process import Site, appliance
+from tests.system.deribit_site import LOGIN, config, deribit_site
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    for variable, value in LOGIN.items():
-        monkeypatch.setenv(variable, value)
-    with site(tmp_path) as one:
+    with deribit_site(tmp_path, monkeypatch) as one:
         yield one
-
-
-def config(here: Site, exchange: LocalExchange, interval: str = "raw", **sections: str) -> Path:
-    path = here.config(f'rest_url = "{exchange.rest_url}"\nws_url = "{exchange.ws_url}"', deribit=f'interval = "{interval}"', **sections)
-    path.write_text(path.read_text().replace('name = "binance"', 'name = "deribit"'))
-    return path
-
-
-def _roomy(path: Path) -> Path:
-    """With a ring for as many legs as there can be."""
-    path.write_text(path.read_text().replace("capacity_mb = 16", "capacity_mb = 64"))
-    return path
-
-
-def real_trades() -> list[dict[str, str]]:
-    with (CAPTURES / "trades_btc_2026-08.csv.zst").open("rb") as file:
-        text = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-        rows = list(csv.DictReader(io.TextIOWrapper(text, encoding="utf-8", newline="")))
-    return sorted(rows, key=lambda row: (int(row["timestamp_ms"]), int(row["trade_id"])))
-
-
-def notifications(rows: list[dict[str, str]], interval: str) -> Iterator[str]:
-    """The dump's trades as the websocket would have sent them. It has no trade_seq: here it counts from 1 in each instrument."""
-    sequences: defaultdict[str, Iterator[int]] = defaultdict(lambda: itertools.count(1))
-
-    def key(row: dict[str, str]) -> tuple[Any, ...]:
-        kind = "option" if row["instrument_name"].endswith(("-C", "-P")) else "future"
-        at_ms = int(row["timestamp_ms"])
-        return (kind, row["instrument_name"], at_ms) if interval == "raw" else (at_ms // BATCH_MS, kind)
-
-    for batch, group in itertools.groupby(sorted(rows, key=key) if interval != "raw" else rows, key=key):
-        kind = batch[0] if interval == "raw" else batch[1]
-        data = [
-            f'{{"timestamp":{row["timestamp_ms"]},"price":{row["price"]},"direction":"{row["direction"]}",'
-            f'"instrument_name":"{row["instrument_name"]}","index_price":{row["index_price"]},"trade_id":"{row["trade_id"]}",'
-            f'"trade_seq":{next(sequences[row["instrument_name"]])},"amount":{row["amount"]},"mark_price":{row["mark_price"]}'
-            + (f',"iv":{row["iv"]}' if row["iv"] else "")
-            + "}"
-            for row in group
-        ]
-        head = f'{{"jsonrpc":"2.0","method":"subscription","params":{{"channel":"trades.{kind}.any.{interval}","data":['
-        yield head + ",".join(data) + "]}}"
-
-
-@needs_captures
-@pytest.mark.parametrize("legs", [1, 2])
-@pytest.mark.parametrize("interval", ["raw", "100ms"])
-def test_every_real_trade_is_there_once_and_in_order_and_equal_by_value(here: Site, tmp_path: Path, interval: str, legs: int) -> None:
-    rows = real_trades()
-    assert len(rows) == 6918
-    capture = tmp_path / "frames.jsonl"
-    capture.write_text("\n".join(notifications(rows, interval)))
-    with (
-        local_exchange("--capture", str(capture), "--start-after", str(legs), name="deribit") as exchange,
-        appliance(config(here, exchange, interval, feed=f"legs = {legs}")) as one,
-    ):
-        one.ready()
-        exchange.wait(lambda stats: stats["finished"])
-        assert one.stop() == 0
-    found = [value for value in here.values(None) if isinstance(value, Trade)]
-    assert len(found) == 6918
-    wanted: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
-    for frame in notifications(rows, interval):
-        for row in json.loads(frame, parse_float=Decimal)["params"]["data"]:
-            value = (
-                int(row["trade_id"]),
-                row["trade_seq"],
-                row["timestamp"],
-                Decimal(row["price"]),
-                Decimal(row["amount"]),
-                row["direction"],
-            )
-            wanted[row["instrument_name"]].append(value)
-    got: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
-    for trade in found:
-        got[trade.asset].append(
-            (trade.exchange_trade_id, trade.exchange_trade_seq, trade.exchange_ts_ms, trade.px, trade.sz, trade.side.value.lower())
-        )
-    assert got == wanted
-    assert {trade.kind for trade in found if trade.asset.endswith("-C")} == {"Option"}
-    assert {str(trade.kind) for trade in found if trade.asset == "BTC-PERPETUAL"} == {"Perpetual"}
 
 
 def test_a_wrong_secret_ends_the_start_and_is_never_shown(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +132,7 @@ def test_a_settlement_during_which_nothing_can_be_subscribed_ends_no_connection(
 
 def test_eight_legs_that_ask_again_and_again_never_run_out_of_credits(here: Site) -> None:
     flags = ["--symbols", "20", "--rate", "1000", "--fault", "drop_channel:channel=trades.spot.any.raw"]
-    with local_exchange(*flags, name="deribit") as exchange, appliance(_roomy(config(here, exchange, feed="legs = 8"))) as one:
+    with local_exchange(*flags, name="deribit") as exchange, appliance(config(here, exchange, capacity_mb=64, feed="legs = 8")) as one:
         one.wait(lambda: sum("not delivered by the exchange: trades.spot.any.raw" in line for line in one.log) == 8, 60.0)
         stats = exchange.stats()
         assert one.stop() == 0
