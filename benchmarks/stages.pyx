@@ -32,13 +32,16 @@ def crc(int64_t rounds, bytes record) -> float:
 
 
 def decode(Decoder decoder, list payloads) -> float:
+    """Per trade, however many a payload holds."""
     cdef TradeFields trade
     cdef bytes payload
+    cdef int64_t trades = 0
     cdef int64_t started = monotonic_ns()
     for payload in payloads:
         decoder.start(<const char*>payload, len(payload), len(payload))
-        decoder.next(&trade)
-    return (monotonic_ns() - started) / len(payloads)
+        while decoder.next(&trade):
+            trades += 1
+    return (monotonic_ns() - started) / trades
 
 
 def judge(Window window, int64_t rounds, int64_t first_id) -> float:

@@ -137,7 +137,7 @@ EXCHANGE = Binance()
 def _trading_spot(body: bytes) -> Iterator[str]:
     try:
         symbols = cast(simdjson.Object, simdjson.Parser().parse(body))["symbols"]
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError, RuntimeError):  # RuntimeError: simdjson's, too deep
         raise BadReply(f"no exchangeInfo: {_said(body)}") from None
     if not isinstance(symbols, simdjson.Array):
         raise BadReply(f"no exchangeInfo, its `symbols` is not a list: {_said(body)}")

@@ -130,8 +130,8 @@ cdef class NotificationRenderer:
                 last = trade
             if self.batch_us == 0:
                 self.finish_all()
-        if self.batch_us and last != NULL:
-            return self.late(last.event_us)
+            elif last != NULL:
+                self.finish_due(last.event_us)
         return self.taken()
 
     def row(self, int symbol, int64_t trade_id, int64_t trade_us) -> bytes:
@@ -148,9 +148,7 @@ cdef class NotificationRenderer:
         """The frames of what waited for long enough; `frames` is then their number."""
         self.out.clear()
         self.frames = 0
-        if self.held and now_us >= self.due_us:
-            self.finish_all()
-            self.due_us = now_us + self.batch_us
+        self.finish_due(now_us)
         return self.taken()
 
     cdef bytes taken(self):
@@ -169,6 +167,12 @@ cdef class NotificationRenderer:
             if channel.rows.size() > 60_000:
                 self.finish(channel)
         self.held += self.batch_us != 0
+
+    cdef void finish_due(self, int64_t now_us) noexcept nogil:
+        """The batches, if their time has come."""
+        if self.held and now_us >= self.due_us:
+            self.finish_all()
+            self.due_us = now_us + self.batch_us
 
     cdef void finish_all(self) noexcept nogil:
         cdef size_t i

@@ -89,6 +89,7 @@ def test_names_beyond_ascii_are_taken_and_impossible_ones_left_out() -> None:
         b'{"symbols":[1]}',
         b'{"symbols":[{"symbol":"BTCUSDT"',
         b'{"symbols":' + b"[" * 10_000,
+        b'{"symbols":' + b"[" * 10_000 + b"]" * 10_000 + b"}",
         b"\xff\xfe",
     ],
 )

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiolimiter import AsyncLimiter
 
-from appliance.exchanges import deribit
+from appliance.exchanges import deribit_messages
 from appliance.exchanges.deribit import HEARTBEAT_S, Deribit
 from appliance.exchanges.exchange import Announced, InstrumentChanged, Trouble
 from appliance.feed import tls
@@ -302,7 +302,7 @@ def after_code(code: int, check: Callable[[Connection, "asyncio.Task[Ending]", S
 @pytest.mark.parametrize("code", PASSING)
 def test_what_passes_by_itself_is_asked_again_and_ends_no_connection(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """At a settlement both legs meet it in the same second: to end them would lose what they go on to deliver."""
-    monkeypatch.setattr(deribit, "PASSING_S", 0.02)
+    monkeypatch.setattr(deribit_messages, "PASSING_S", 0.02)
 
     async def check(connection: Connection, life: "asyncio.Task[Ending]", server: Server, desk: Desk) -> None:
         seen = len(server.peers[0].requests("private/subscribe"))

@@ -404,10 +404,11 @@ def test_a_combo_trade_carries_its_legs_and_a_leg_names_its_combo() -> None:
     assert any(row.get("block_trade_id", "").startswith("BLOCK-") and row["block_trade_leg_count"] == 2 for row in perpetual)
 
 
+@pytest.mark.parametrize("interval", ["raw", "100ms"])
 @pytest.mark.parametrize("generation", ["2021", "2025", "2026"])
-def test_sequences_are_contiguous_in_each_instrument_and_several_trades_share_a_frame(generation: str) -> None:
+def test_sequences_are_contiguous_in_each_instrument_and_several_trades_share_a_frame(generation: str, interval: str) -> None:
     market = Market(f"schema:generation={generation}")
-    frames = notified(market, *(f"trades.{kind}.any.raw" for kind in ("future", "option", "spot", "future_combo", "option_combo")))
+    frames = notified(market, *(f"trades.{kind}.any.{interval}" for kind in ("future", "option", "spot", "future_combo", "option_combo")))
     sequences: dict[str, list[int]] = {}
     for frame in frames:
         for row in frame["params"]["data"]:
