@@ -13,7 +13,7 @@ help:  ## this list
 install:  ## make .venv: the pinned packages, the compiled modules, the commands mdc and mdc-appliance
 	$(INSTALL)
 
-demo:  ## a local exchange, the appliance, a live view; then a count that must come out even
+demo:  ## Binance and Deribit side by side, made up here: a live view; then counts that must come out even
 	$(INSTALL)
 	@$(RUN)/python -m appliance.tools.demo $(ARGS)
 

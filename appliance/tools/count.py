@@ -1,4 +1,4 @@
-"""The count at the end of a demonstration: what was sent, what was committed, what is on disk."""
+"""The count of one exchange at the end of a demonstration: what was sent, what was committed, what is on disk."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,20 +59,20 @@ class Count:
             found += [f"{where}, position {fault.position}: {fault.reason}" for fault in verdict.fault_list[:FAULTS_SHOWN]]
         return list(dict.fromkeys(found))
 
-    def summary(self) -> str:
+    def lines(self) -> list[str]:
         """Three lines for people."""
         latency = slowest(self.rows)
         sent = "?" if self.sent is None else f"{self.sent:,}"
         lost = "?" if self.sent is None else f"{max(self.sent - self.distinct, 0):,}"
-        return (
+        return [
             f"sent {sent} {equals(self.sent, self.committed)} committed {self.committed:,} "
             f"{equals(self.committed, self.distinct)} in the journal {self.distinct:,}; {lost} lost, {self.twice:,} duplicated "
-            f"({sum(int(row['duplicates']) for row in self.rows):,} second copies turned away)\n"
+            f"({sum(int(row['duplicates']) for row in self.rows):,} second copies turned away)",
             f"receive to commit: p50 {latency['p50']:.1f} µs, p99 {latency['p99']:.1f} µs, p99.9 {latency['p999']:.1f} µs, "
-            f"max {latency['max']:.1f} µs (of the slower ring)\n"
+            f"max {latency['max']:.1f} µs" + (" (of the slower ring)" if len(self.rows) > 1 else ""),
             f"verified: {sum(verdict.records for verdict in self.journal):,} records of the journal, "
-            f"{sum(verdict.compared_bytes for verdict in self.ring) / 2**20:,.1f} MiB of it against the ring"
-        )
+            f"{sum(verdict.compared_bytes for verdict in self.ring) / 2**20:,.1f} MiB of it against the ring",
+        ]
 
 
 def equals(one: int | None, other: int | None) -> str:

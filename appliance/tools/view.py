@@ -1,7 +1,7 @@
-"""The live view of a ring directory: rate, latency, cursors and a few of the trades, read from shared memory alone."""
+"""The live view of ring directories: rate, latency, cursors and a few of the trades, read from shared memory alone."""
 
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,29 +40,26 @@ class Pulse:
 
 
 class View:
-    """All rings of a directory from now on, also those that are still to come; `look` a few times a second."""
+    """All rings of these directories from now on, also those that are still to come; `look` a few times a second."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, directories: Sequence[Path]) -> None:
+        self._directories = directories
         self._pulses: dict[Path, Pulse] = {}
         self._lines = Lines([], as_json=False, verbose=False)
-        self._shown: deque[str] = deque(maxlen=LINES_SHOWN)
+        lines_each = max(LINES_SHOWN // len(directories), 1)
+        self._shown: defaultdict[str, deque[str]] = defaultdict(lambda: deque(maxlen=lines_each))  # by exchange
 
     def look(self) -> None:
         """Take in what has come since the last look; of the trades, one a ring is kept to be shown."""
-        for _, _, path in metas(self._directory):
-            if path not in self._pulses:
-                self._pulses[path] = Pulse(RingReader(path))
+        for directory in self._directories:
+            for _, _, path in metas(directory):
+                if path not in self._pulses:
+                    self._pulses[path] = Pulse(RingReader(path))
         for pulse in self._pulses.values():
             pulse.take()
             trades = [item for item in pulse.ring.poll(POLL_RECORDS) if isinstance(item, Record) and item.type == RecordType.TRADE]
             if trades:
-                self._shown.append(self._lines.trade(Trade.from_record(trades[-1], pulse.ring.chunk)))
-
-    @property
-    def newest(self) -> str:
-        """The newest trade seen, as `mdc tail` shows it; empty before the first."""
-        return self._shown[-1] if self._shown else ""
+                self._shown[pulse.ring.exchange].append(self._lines.trade(Trade.from_record(trades[-1], pulse.ring.chunk)))
 
     def picture(self, note: str) -> Group:
         """For a terminal."""
@@ -79,22 +76,27 @@ class View:
                 f"{found['flushed_seq']:,}",
                 *(f"{latency[key] / 1000:,.1f}" for key in ("p50", "p99", "max")),
             )
-        return Group(table, Text(), *(Text(line) for line in self._shown), Text(f"\n{note}", "dim"))
+        trades = [Text(f"{exchange:<8} {line}") for exchange, lines in sorted(self._shown.items()) for line in lines]
+        return Group(table, Text(), *trades, Text(f"\n{note}", "dim"))
 
-    def line(self) -> str:
-        """For a log."""
-        rows = [row(pulse.ring) for pulse in self._in_order()]
-        latency = slowest(rows)
-        committed, flushed = (" ".join(str(found[name]) for found in rows) for name in ("committed_seq", "flushed_seq"))
-        return (
-            f"{sum(pulse.rate for pulse in self._pulses.values()):9,.0f} records/s  sequences {committed}  flushed {flushed}"
-            f"  recv to commit p50 {latency['p50']:.1f} p99 {latency['p99']:.1f} max {latency['max']:.1f} µs"
-        )
+    def lines(self) -> list[str]:
+        """For a log: of each exchange how its rings stand, and its newest trade; nothing before the first one."""
+        return [line for exchange, trades in sorted(self._shown.items()) for line in (self._line(exchange), f"    {trades[-1]}")]
 
     def close(self) -> None:
         """Unmap. Call nothing else afterwards."""
         for pulse in self._pulses.values():
             pulse.ring.close()
+
+    def _line(self, exchange: str) -> str:
+        pulses = [pulse for pulse in self._in_order() if pulse.ring.exchange == exchange]
+        rows = [row(pulse.ring) for pulse in pulses]
+        latency = slowest(rows)
+        committed, flushed = (" ".join(str(found[name]) for found in rows) for name in ("committed_seq", "flushed_seq"))
+        return (
+            f"{exchange:<8} {sum(pulse.rate for pulse in pulses):8,.0f} records/s  sequences {committed}  flushed {flushed}"
+            f"  recv to commit p50 {latency['p50']:.1f} p99 {latency['p99']:.1f} max {latency['max']:.1f} µs"
+        )
 
     def _in_order(self) -> list[Pulse]:
         return sorted(self._pulses.values(), key=lambda pulse: (pulse.ring.exchange, pulse.ring.chunk))

@@ -1,5 +1,6 @@
 """The README's commands do what it says, each as it stands there; only the directories and the exchange are the test's own."""
 
+import html
 import os
 import re
 import shlex
@@ -55,6 +56,14 @@ def lines_of(process: subprocess.Popen[str], wanted: int) -> list[str]:
 def test_the_first_screen_is_two_make_targets() -> None:
     assert COMMANDS[:2] == ["make demo", "make test"]
     assert all(command.startswith((".venv/bin/mdc ", ".venv/bin/mdc-appliance ")) for command in COMMANDS[2:])
+
+
+def test_the_last_lines_of_the_demonstration_are_those_of_its_picture() -> None:
+    quoted = re.search(r"```text\n(.+?)```", README, re.DOTALL)
+    assert quoted is not None
+    picture = html.unescape((ROOT / "docs" / "demo.svg").read_text()).replace("\N{NO-BREAK SPACE}", " ")
+    assert [line for line in quoted[1].splitlines() if f">{line}<" not in picture] == []
+    assert re.findall(r"(\w+): sent .+; 0 lost, 0 duplicated", quoted[1]) == ["binance", "deribit"]
 
 
 def test_the_commands_for_production_work_as_they_stand_there(tmp_path: Path) -> None:
