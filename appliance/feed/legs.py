@@ -99,6 +99,7 @@ class Leg:
         finally:
             self.connections.remove(connection)
             self._legs.limits.count_end()
+            self._legs.deaf_spans += self._legs.up == 0
         if ending.refusal is None:
             event, level = ("closed", "INFO") if ending.reason == DRAINED else ("lost", "WARNING")
             self._log.bind(event=event).log(level, f"connection ended after {ending.life_s:.1f} s: {ending.reason}")
@@ -174,6 +175,8 @@ class Legs:
         self.blocked_is_fatal = blocked_is_fatal
         self.sleep = sleep
         self.draining = False
+        self.deaf_spans = 0
+        """Times that no leg was left."""
         self.log = logger.bind(chunk=chunk)
         self._legs = [Leg(number, self, backoff()) for number in range(legs)]
 
