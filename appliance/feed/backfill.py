@@ -11,6 +11,7 @@ from loguru import logger
 from appliance.exchanges.exchange import Exchange, Refusal, Trouble
 from appliance.feed.backoff import Backoff
 from appliance.feed.chunk import Chunk
+from appliance.feed.ledger import ChunkLedger
 from appliance.feed.limits import Door, Limits
 from appliance.feed.quest import Gap, Successors, Wanted
 from appliance.feed.worker import RestWorker
@@ -18,6 +19,7 @@ from appliance.feed.worker import RestWorker
 LOOK_S = 0.25  # between two looks at what is missing
 LOOK_AGAIN_S = 600.0  # at gaps that found no room, or were given up for now
 PART_BYTES = 8 * 1024
+BASELINE_S = 30.0
 QUESTS_MAX = 10_000  # under way; further gaps wait in the window, where they are known anyway
 
 Quest = Gap | Successors
@@ -53,7 +55,6 @@ class Backfill:
         self._successors: deque[Quest] = deque()
         self._later: list[tuple[float, int, Quest]] = []  # by when they may be asked again
         self._numbers = count()
-        self._deaf_spans: dict[int, int] = {}  # by chunk: those whose successors were asked for
         self._looked_s: dict[int, float] = {}
         self._log = logger.bind(exchange=exchange.name)
 
@@ -74,15 +75,23 @@ class Backfill:
             ledger = chunk.pipeline.ledger
             for gap in ledger.take_gaps():
                 self._add_gap(chunk, *gap)
-            if chunk.legs.up and self._deaf_spans.get(chunk.number) != chunk.legs.deaf_spans:
-                self._deaf_spans[chunk.number] = chunk.legs.deaf_spans
-                # The most active first: those that traded last.
-                self._successors.extend(Successors(ledger, asset, self._exchange.rules.past_trades) for asset in ledger.assets())
+            if chunk.legs.up:
+                self._ask_for_successors(ledger)
             if self._now_s() - self._looked_s.get(chunk.number, 0.0) >= LOOK_AGAIN_S:
                 self._looked_s[chunk.number] = self._now_s()
                 if not self._under_way:
                     for gap in ledger.open_gaps():
                         self._add_gap(chunk, *gap)
+
+    def _ask_for_successors(self, ledger: ChunkLedger) -> None:
+        """Of all that nobody listened to, the most active first: those that traded last."""
+        for asset, known in ledger.take_deaf():
+            quest = Successors(ledger, asset, known, self._exchange.rules.past_trades)
+            if known is None:
+                # A baseline for what is quiet. Of what trades the feed itself brings it, and may be behind the database.
+                self._again(quest, BASELINE_S)
+            else:
+                self._successors.append(quest)
 
     def _add_gap(self, chunk: Chunk, asset: str, era: int, from_id: int, to_id: int, opened_s: float) -> None:
         if self._under_way >= QUESTS_MAX:
@@ -98,7 +107,7 @@ class Backfill:
 
     @property
     def _under_way(self) -> int:
-        return len(self._gaps) + len(self._later)
+        return len(self._gaps) + sum(isinstance(quest, Gap) for _, _, quest in self._later)
 
     def _next(self) -> Quest | None:
         if self._later and self._later[0][0] <= self._now_s():

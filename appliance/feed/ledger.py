@@ -27,6 +27,8 @@ class ChunkLedger:
         self._tell = tell
         self._now_s = now_s
         self._gaps: list[tuple[str, int, int, int, float]] = []
+        self._deaf_since: list[tuple[str, int | None]] = []
+        self.go_deaf()
 
     def gap_told(self, instrument: int, era: int, from_id: int, to_id: int, detected_ns: int) -> None:
         """A gap record was written."""
@@ -48,7 +50,17 @@ class ChunkLedger:
         ]
         return sorted(found, key=lambda gap: gap[4])
 
-    def assets(self) -> list[str]:
+    def go_deaf(self) -> None:
+        """Nobody listens from now on: what follows is to be asked for when somebody does again."""
+        if not self._deaf_since:
+            self._deaf_since = [(asset, self.highest(asset)) for asset in self._assets()]
+
+    def take_deaf(self) -> list[tuple[str, int | None]]:
+        """The instruments as they were when nobody was left to listen, with their last ids; once."""
+        deaf, self._deaf_since = self._deaf_since, []
+        return deaf
+
+    def _assets(self) -> list[str]:
         """Names of all instruments that may trade, those that traded last first."""
         instruments = self._window.instruments
         alive = [number for number in range(len(instruments)) if not self._window.is_over(number)]

@@ -99,7 +99,8 @@ class Leg:
         finally:
             self.connections.remove(connection)
             self._legs.limits.count_end()
-            self._legs.deaf_spans += self._legs.up == 0
+            if self._legs.up == 0:
+                self._legs.deaf()
         if ending.refusal is None:
             event, level = ("closed", "INFO") if ending.reason == DRAINED else ("lost", "WARNING")
             self._log.bind(event=event).log(level, f"connection ended after {ending.life_s:.1f} s: {ending.reason}")
@@ -164,8 +165,11 @@ class Legs:
         backoff: Callable[[], Backoff],
         *,
         blocked_is_fatal: Callable[[], bool],
+        deaf: Callable[[], None] = lambda: None,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
+        self.deaf = deaf
+        """Called when no leg is left that is subscribed."""
         self.subscribed = asyncio.Event()
         """One leg at least has been subscribed."""
         self.streams = dict.fromkeys(streams)
@@ -175,8 +179,6 @@ class Legs:
         self.blocked_is_fatal = blocked_is_fatal
         self.sleep = sleep
         self.draining = False
-        self.deaf_spans = 0
-        """Times that no leg was left."""
         self.log = logger.bind(chunk=chunk)
         self._legs = [Leg(number, self, backoff()) for number in range(legs)]
 

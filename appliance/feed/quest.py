@@ -129,11 +129,12 @@ class Gap:
 class Successors:
     """What follows an instrument's last id: asked after a time in which nobody listened, unless a live trade says it first."""
 
-    def __init__(self, ledger: Ledger, asset: str, trades_max: int) -> None:
+    def __init__(self, ledger: Ledger, asset: str, known: int | None, trades_max: int) -> None:
+        """`known`: the last id of that time; None: there was none, and the newest trade is to be the baseline."""
         self.ledger = ledger
         self._asset = asset
         self._trades_max = trades_max
-        self._known = ledger.highest(asset)
+        self._known = known
         self._done = False
 
     def question(self) -> Wanted | None:

@@ -115,7 +115,7 @@ def test_every_missing_id_is_fetched_proven_not_to_be_or_given_up(
 def test_successors_are_had_up_to_the_newest(known: int, more: int) -> None:
     exchange = Exchange(set(range(1, known + more + 1)))
     book = Book(set(range(1, known + 1)))
-    pursue(Successors(book, "X", PER_REPLY), exchange, book)
+    pursue(Successors(book, "X", known or None, PER_REPLY), exchange, book)
     if known:
         assert book.held == exchange.traded
     else:
@@ -124,7 +124,7 @@ def test_successors_are_had_up_to_the_newest(known: int, more: int) -> None:
 
 def test_a_live_trade_makes_the_question_for_successors_needless() -> None:
     book = Book({1, 2, 3})
-    quest = Successors(book, "X", PER_REPLY)
+    quest = Successors(book, "X", 3, PER_REPLY)
     assert quest.question() == Wanted("X", 3, PER_REPLY)
     book.held.add(9)
     assert quest.question() is None

@@ -48,7 +48,7 @@ def test_ids_that_no_leg_brought_are_fetched_and_their_gaps_closed(here: Site, n
     assert sum(trade.backfilled for trade in trades) == 28
     assert all(trade.late for trade in trades if trade.backfilled)
     gaps = [(value.asset, value.from_id, value.to_id) for value in values if isinstance(value, Gap)]
-    assert gaps == [(value.asset, value.from_id, value.to_id) for value in values if isinstance(value, GapClosed)]
+    assert sorted(gaps) == sorted((value.asset, value.from_id, value.to_id) for value in values if isinstance(value, GapClosed))
     assert sum(last - first + 1 for _, first, last in gaps) == 28
     assert verify.run(rings=here.journal_dir, as_json=True) == 0
 
