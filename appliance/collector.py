@@ -16,6 +16,7 @@ from appliance.config import Settings
 from appliance.errors import CannotRun, ConfigError, ExchangeRefused, MdcError
 from appliance.exchanges.exchange import Refusal, Trouble, open_exchange
 from appliance.feed import tls
+from appliance.feed.backfill import Backfill
 from appliance.feed.backoff import Backoff
 from appliance.feed.chunk import Chunk
 from appliance.feed.chunks import Chunks
@@ -109,6 +110,12 @@ class Collector:
                 self._address = self._local.address
             self._trust = tls.trust(self._address.ca_file)
             self._worker = RestWorker(self._exchange.name, self._address.rest_url, self._address.ca_file)
+            if settings.feed.backfill:
+                backfill = Backfill(
+                    self._exchange, self._worker, self._limits, Backoff(random), self._chunks.values, time.time,
+                    hours=settings.feed.backfill_hours, trades_max=settings.feed.backfill_max_trades,
+                )  # fmt: skip
+                self._tasks.create_task(backfill.run())
             discovery = Discovery(
                 self._exchange, self._worker, self._limits, Backoff(random), settings.symbols.include, settings.symbols.exclude
             )

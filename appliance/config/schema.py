@@ -157,6 +157,9 @@ class FeedSettings(Section):
     legs: int = _whole(2, 1, 8, "redundant connections per chunk")
     chunk_symbols: int = _whole(400, 1, 400, "instruments per chunk")
     gap_grace_ms: int = _whole(1_000, 10, 60_000, "a missing trade id becomes a gap record after this")
+    backfill: bool = _switch(True, "ask the exchange over REST for what is missing")
+    backfill_hours: int = _whole(24, 1, 1_000_000, "what has been missing for longer is given up, and said so")
+    backfill_max_trades: int = _whole(1_000_000, 1, 1_000_000_000, "of one gap; its oldest ids beyond are given up, and said so")
 
 
 class RingSettings(Section):

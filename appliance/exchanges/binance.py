@@ -23,6 +23,7 @@ from appliance.exchanges.exchange import (
     Trouble,
     told_seconds,
 )
+from appliance.exchanges.past import Past, elements
 
 if TYPE_CHECKING:
     from appliance.exchanges.decoder import Decoder
@@ -67,6 +68,15 @@ class Binance:
 
     def instruments(self, body: bytes) -> dict[str, str]:
         return dict.fromkeys(_trading_spot(body), "Spot")
+
+    def past(self, name: str, from_id: int | None, trades: int) -> Question:
+        # Needs no key since July 2023. Of the database, which follows the market with a delay.
+        limit = min(trades, self.rules.past_trades)
+        begin = f"&fromId={from_id}" if from_id is not None else ""
+        return Question(f"/api/v3/historicalTrades?symbol={quote(name)}{begin}&limit={limit}", weight=25)
+
+    def past_trades(self, name: str, body: bytes) -> Past:
+        return _past(name, body)
 
     def refusal(self, status: int, headers: Mapping[str, str], body: bytes, now_s: float) -> Refusal:
         said = _said(body)
@@ -147,6 +157,27 @@ def _trading_spot(body: bytes) -> Iterator[str]:
         name = symbol.get("symbol")
         if symbol.get("status") == "TRADING" and _is_spot(symbol) and isinstance(name, str) and _fits(name):
             yield name
+
+
+def _past(name: str, body: bytes) -> Past:
+    shown = json.dumps(name, ensure_ascii=False)
+    messages, ids = [], []
+    try:
+        text = body.decode()
+        if not text.lstrip().startswith("["):
+            raise ValueError
+        for row, _ in elements(text, text.index("[")):
+            if not isinstance(row, dict) or type(row["id"]) is not int or type(row["time"]) is not int:
+                raise ValueError
+            px, sz = json.dumps(row["price"]), json.dumps(row["qty"])
+            maker = "true" if row["isBuyerMaker"] else "false"
+            messages.append(
+                f'{{"e":"trade","E":{row["time"]},"s":{shown},"t":{row["id"]},"p":{px},"q":{sz},"T":{row["time"]},"m":{maker},"M":true}}'.encode()
+            )
+            ids.append(row["id"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise BadReply(f"no list of past trades: {_said(body)}") from None
+    return Past(messages, sorted(ids))
 
 
 def _is_spot(symbol: Mapping[str, object]) -> bool:

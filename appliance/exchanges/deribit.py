@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from appliance.exchanges import deribit_messages as messages
 from appliance.exchanges.exchange import (
@@ -18,6 +19,7 @@ from appliance.exchanges.exchange import (
     Session,
     Trouble,
 )
+from appliance.exchanges.past import Past
 
 if TYPE_CHECKING:
     from appliance.exchanges.decoder import Decoder
@@ -46,9 +48,10 @@ class Deribit:
     name = "deribit"
     by_channel = True
     paths = (REST_PATH, WS_PATH)
-    # 20 requests a second are refilled; get_instruments once in ten seconds; connects are not limited, connections are.
+    # Weights are requests, of which 20 a second are allowed, and get_instruments once in ten seconds. Connects are not limited.
     rules = Rules(
-        connects=60, connects_window_s=300.0, messages_per_s=10, weight_per_minute=60, connections=32, credits=CREDITS,
+        connects=60, connects_window_s=300.0, messages_per_s=10, weight_per_minute=300, connections=32, credits=CREDITS,
+        past_per_s=4.0,
         # Whatever ends a login ends raw channels without a word, for both legs at once perhaps.
         verify_s=15.0,
     )  # fmt: skip
@@ -62,11 +65,21 @@ class Deribit:
         return Deribit(options["interval"] or "raw", options["client_id"], options["client_secret"])
 
     def discovery(self) -> Question:
-        return Question("/public/get_instruments?currency=any&expired=false", weight=10)
+        return Question("/public/get_instruments?currency=any&expired=false", weight=50)
 
     def instruments(self, body: bytes) -> dict[str, str]:
         """Those that are halted or locked too: they trade again, ids going on."""
         return dict(messages.listed(body))
+
+    def past(self, name: str, from_id: int | None, trades: int) -> Question:
+        count = min(trades, self.rules.past_trades)
+        path = f"/public/get_last_trades_by_instrument?instrument_name={quote(name)}&count={count}"
+        if from_id is None:
+            return Question(f"{path}&sorting=desc", weight=1)
+        return Question(f"{path}&start_seq={max(from_id, 1)}&end_seq={from_id + count - 1}&sorting=asc", weight=1)
+
+    def past_trades(self, name: str, body: bytes) -> Past:
+        return messages.past(name, body)
 
     def refusal(self, status: int, headers: Mapping[str, str], body: bytes, now_s: float) -> Refusal:
         return messages.refusal(status, headers, body, now_s)

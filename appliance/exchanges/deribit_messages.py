@@ -1,6 +1,7 @@
 """Deribit's messages: the frames of requests, and what replies, notifications and lists say (JSON-RPC, docs.deribit.com)."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import cast
 
@@ -21,10 +22,13 @@ from appliance.exchanges.exchange import (
     Trouble,
     told_seconds,
 )
+from appliance.exchanges.past import ROWS_A_MESSAGE, Past, elements
 
 KINDS = ("future", "option", "spot", "future_combo", "option_combo")  # of the trades channels; `any` is not among them
 CONTROL_BYTES_MAX = 256 * 1024  # what is longer is no control message and is not parsed on the loop
 NAME_BYTES_MAX = 64  # of a name in a chunk's table
+
+TRADES = re.compile(r'"trades"\s*:\s*\[')
 
 # Reactions by code (articles/errors, the complete table).
 CREDENTIALS = {13004, 12003}  # refused for good; 12003: too many failed logins
@@ -93,6 +97,28 @@ def listed(body: bytes) -> Iterator[tuple[str, str]]:
         name, kind = instrument.get("instrument_name"), instrument.get("kind")
         if isinstance(name, str) and isinstance(kind, str) and _fits(name):
             yield name, kind_of(kind, name)
+
+
+def past(name: str, body: bytes) -> Past:
+    """The trades of a `get_last_trades_by_instrument` reply. Raises BadReply."""
+    rows: list[tuple[int, str]] = []
+    try:
+        text = body.decode()
+        found = TRADES.search(text)
+        if found is None:
+            raise ValueError
+        for row, spelled in elements(text, found.end() - 1):
+            if not isinstance(row, dict) or type(row["trade_seq"]) is not int or row["instrument_name"] != name:
+                raise ValueError
+            rows.append((row["trade_seq"], spelled))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise BadReply(f"no list of past trades: {_said(body)[1]}") from None
+    rows.sort(key=lambda row: row[0])  # inside a millisecond they come in any order
+    head = f'{{"jsonrpc":"2.0","method":"subscription","params":{{"channel":"trades.{name}.raw","data":['
+    parts = [rows[begin : begin + ROWS_A_MESSAGE] for begin in range(0, len(rows), ROWS_A_MESSAGE)]
+    # A line break can only be space between tokens, and ends a message on its way through a pipe.
+    messages = [(head + ",".join(spelled for _, spelled in part).replace("\n", " ") + "]}}").encode() for part in parts]
+    return Past(messages, [sequence for sequence, _ in rows])
 
 
 def kind_of(kind: str, name: str) -> str:

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
 
 from appliance.errors import ConfigError
+from appliance.exchanges.past import Past
 
 if TYPE_CHECKING:
     from appliance.exchanges.decoder import Decoder
@@ -98,6 +99,10 @@ class Rules:
     """Between two comparisons of our subscriptions with the exchange's own list."""
     credits: Credits | None = None
     """None: requests cost nothing but their number."""
+    past_trades: int = 1_000
+    """In one reply."""
+    past_per_s: float = 2.0
+    """Requests for past trades, so that discovery and other programs of this address have theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +239,12 @@ class Exchange(Protocol):
 
     def instruments(self, body: bytes) -> dict[str, str]:
         """Name and kind of all that can be traded now, by a discovery reply. Raises BadReply."""
+
+    def past(self, name: str, from_id: int | None, trades: int) -> Question:
+        """The request for an instrument's trades from an id on, `trades` of them or as many as one reply may hold; None: the newest."""
+
+    def past_trades(self, name: str, body: bytes) -> Past:
+        """What its reply holds. Raises BadReply."""
 
     def refusal(self, status: int, headers: Mapping[str, str], body: bytes, now_s: float) -> Refusal:
         """What an answer other than the wanted one means; `headers` in lower case, `now_s` UNIX time."""

@@ -8,6 +8,7 @@ from appliance.feed.spill cimport Spill, SpilledMessage
 from appliance.feed.window cimport BEFORE_BASELINE, CONFLICT, DUPLICATE, FIRST, LATE, Verdict, Window
 from appliance.ring.codec cimport TRADE_PAYLOAD_BYTES_MAX, TradeEncoder
 from appliance.ring.layout cimport (
+    C_BACKFILLED,
     C_BEFORE_BASELINE,
     C_CONFLICTING,
     C_DUPLICATES,
@@ -24,6 +25,7 @@ from appliance.ring.layout cimport (
     C_TRADES,
     C_UNKNOWN_SYMBOL,
     C_WRONG_VENUE,
+    FLAG_BACKFILLED,
     FLAG_LATE,
     TRADE,
     observe,
@@ -36,6 +38,7 @@ import picows
 from appliance.exchanges.decoder import Outcome as OutcomeName
 
 cdef enum:
+    BACKFILL = -1                    # in place of a leg: fetched over REST
     SPILLED = 100                    # beside Outcome: not decoded yet, no room
     RECORD_EXPANSION = 3
 
@@ -74,13 +77,15 @@ cdef class HotPath:
         cdef int32_t prefix_bytes = 0
         cdef Py_ssize_t payload_bytes
         cdef int64_t parse_ns, enqueue_ns, write_ns
+        cdef int flags
         cdef Outcome outcome
         outcome = self.decoder.start(payload, size, readable)
         if outcome == TRADES and (self.spill.messages or not self.has_room_for(size)):
             if self.spill.push(payload, size, recv_ns, leg):
                 return <Outcome>SPILLED
-        self.writer.count(C_FRAMES, 1)
-        self.writer.count(C_LEG_FRAMES + leg, 1)
+        if leg != BACKFILL:
+            self.writer.count(C_FRAMES, 1)
+            self.writer.count(C_LEG_FRAMES + leg, 1)
         if outcome != TRADES:
             self.count_outcome(outcome)
             return outcome
@@ -94,6 +99,8 @@ cdef class HotPath:
             if not self.instruments.is_wanted(trade.instrument):
                 self.writer.count(C_FILTERED, 1)
                 continue
+            if leg == BACKFILL and not self.window.lacks(&trade):
+                continue  # a neighbour of what was asked for, or it has come meanwhile
             out = self.writer.claim(TRADE_PAYLOAD_BYTES_MAX + trade.tail_bytes)
             if out == NULL:
                 # Not judged either: its id stays missing, so that a gap record tells of it.
@@ -105,13 +112,15 @@ cdef class HotPath:
                 payload_bytes = self.encoder.encode(&trade, prefix, prefix_bytes, recv_ns, parse_ns, enqueue_ns, out)
                 write_ns = self.writer.write_time()
                 self.encoder.stamp(out, write_ns)
-                self.writer.commit(
-                    TRADE, payload_bytes, leg | (FLAG_LATE if verdict == LATE else 0), recv_ns, parse_ns, enqueue_ns, write_ns
-                )
+                flags = (leg if leg != BACKFILL else FLAG_BACKFILLED) | (FLAG_LATE if verdict == LATE else 0)
+                self.writer.commit(TRADE, payload_bytes, flags, recv_ns, parse_ns, enqueue_ns, write_ns)
                 enqueue_ns = now_ns()
-                observe(&self.writer.meta.recv_to_commit_ns, max(enqueue_ns - recv_ns, <int64_t>0))
                 self.writer.count(C_TRADES, 1)
-                self.writer.count(C_LEG_WINS + leg, 1)
+                if leg != BACKFILL:
+                    observe(&self.writer.meta.recv_to_commit_ns, max(enqueue_ns - recv_ns, <int64_t>0))
+                    self.writer.count(C_LEG_WINS + leg, 1)
+                else:
+                    self.writer.count(C_BACKFILLED, 1)
                 if verdict == LATE:
                     self.writer.count(C_LATE, 1)
             elif verdict == DUPLICATE or verdict == CONFLICT:
@@ -161,6 +170,12 @@ cdef class HotPath:
         """Take one message as a socket would bring it, from memory; the outcome's name. For tests and benchmarks."""
         cdef const char* start = payload
         cdef int outcome = <int>self.commit_trades(start, len(payload), len(payload), now_ns(), leg)
+        return "SPILLED" if outcome == SPILLED else OutcomeName(outcome).name
+
+    def backfill(self, bytes message) -> str:
+        """Take a message of past trades, in the shape that a socket would bring; the outcome's name. Between reads."""
+        cdef const char* start = message
+        cdef int outcome = <int>self.commit_trades(start, len(message), len(message), now_ns(), BACKFILL)
         return "SPILLED" if outcome == SPILLED else OutcomeName(outcome).name
 
     def commit_messages(self, list payloads, int leg=0) -> int:

@@ -6,6 +6,7 @@ from appliance.ring.reader import RingReader
 
 LISTED: str
 ENDED: str
+NO_SUCH_TRADE: str
 STATUS_EVENTS: dict[str, EventKind]
 
 @dataclass(slots=True, frozen=True)

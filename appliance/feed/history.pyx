@@ -38,6 +38,7 @@ STATUS_EVENTS = {
 # Events of the status records of an instrument whose first id will be 1, and of one that trades no more.
 LISTED = "listed"
 ENDED = "ended"
+NO_SUCH_TRADE = "no_such_trade"  # ids that the exchange does not have either
 NEVER_TRADED = b'"baseline":null}'
 SNAPSHOT_PAYLOAD_BYTES = 60_000  # of a record's 65,472
 
@@ -235,7 +236,12 @@ cdef class Replay:
         if kind == "status" and record["event"] == ENDED:
             self.window.end(instrument)
             return
+        if "from_id" not in record:
+            return
         told = (instrument, record.get("era", 0), record["from_id"], record["to_id"])
+        if kind == "status" and record["event"] == NO_SUCH_TRADE:
+            self.window.replay_settled(instrument, record["from_id"], record["to_id"], record.get("era", 0))
+            return
         if kind == "gap":
             self.window.replay_gap(instrument, record["from_id"], record["to_id"], record.get("era", 0))
         elif kind == "gap_closed":

@@ -99,6 +99,8 @@ class Leg:
         finally:
             self.connections.remove(connection)
             self._legs.limits.count_end()
+            if self._legs.up == 0:
+                self._legs.deaf()
         if ending.refusal is None:
             event, level = ("closed", "INFO") if ending.reason == DRAINED else ("lost", "WARNING")
             self._log.bind(event=event).log(level, f"connection ended after {ending.life_s:.1f} s: {ending.reason}")
@@ -163,8 +165,11 @@ class Legs:
         backoff: Callable[[], Backoff],
         *,
         blocked_is_fatal: Callable[[], bool],
+        deaf: Callable[[], None] = lambda: None,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
+        self.deaf = deaf
+        """Called when no leg is left that is subscribed."""
         self.subscribed = asyncio.Event()
         """One leg at least has been subscribed."""
         self.streams = dict.fromkeys(streams)

@@ -13,6 +13,7 @@ from appliance.errors import CannotRun
 from appliance.exchanges.decoder import Decoder
 from appliance.feed import history
 from appliance.feed.handler import HotPath
+from appliance.feed.ledger import ChunkLedger
 from appliance.feed.pressure import Pressure
 from appliance.feed.window import EventKind, Window
 from appliance.ring.layout import BLOCK, PAYLOAD_MAX, RecordType
@@ -57,6 +58,7 @@ class Pipeline:
         self._snapshot_due_s = time.monotonic() + SNAPSHOT_S
         self._watermark_ns = 0
         self.path = HotPath(decoder, window, store.writer, self._pressure.reserve_bytes, self._pressure)
+        self.ledger = ChunkLedger(window, self.path, self.status)
 
     @classmethod
     def open(
@@ -184,9 +186,11 @@ class Pipeline:
                 match kind:
                     case EventKind.HOLE_DUE:
                         self._append(RecordType.GAP, **fields)
+                        self.ledger.gap_told(instrument, era, from_id, to_id, detected_ns)
                     case EventKind.JUMP:
                         writer.add_to("jumps")
                         self._append(RecordType.GAP, **fields, jump=True)
+                        self.ledger.gap_told(instrument, era, from_id, to_id, detected_ns)
                     case EventKind.HOLE_CLOSED:
                         writer.add_to("gaps_closed")
                         self._append(RecordType.GAP_CLOSED, **fields)

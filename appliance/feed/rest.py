@@ -4,6 +4,8 @@ It reads one question a line from standard input and writes one answer a line to
 
     {"ask": "symbols", "include": ["*"], "exclude": ["*BRL"]}
     {"wanted": {"BTCUSDT": "Spot", …}, "unwanted": ["BTCBRL", …]}
+    {"ask": "past", "name": "BTCUSDT", "from_id": 6720857582, "trades": 1000}
+    {"ids": [6720857582, …], "messages": 1000}             and that many lines, each a message as the websocket brings it
     {"refusal": {"trouble": "banned", "reason": "HTTP 418, …", "retry_after_s": 120.0}}
 
 It keeps no budget and waits for nothing: when to ask is the collector's decision (feed/discovery). It ends with its input.
@@ -20,12 +22,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import Required, TypedDict, cast
 from urllib.parse import urlsplit
 
 import httpx
 
 from appliance.exchanges.exchange import BadReply, Exchange, Question, Refusal, Trouble, open_exchange
+from appliance.exchanges.past import Past
 from appliance.feed import tls
 from appliance.feed.children import die_with_parent
 
@@ -35,12 +38,15 @@ REPLY_S = 60.0  # from question to the last byte
 REPLY_BYTES_MAX = 64 * 1024 * 1024  # exchangeInfo with all permission sets was 10 MB
 
 
-class Ask(TypedDict):
+class Ask(TypedDict, total=False):
     """One question of the collector's."""
 
-    ask: str
+    ask: Required[str]
     include: list[str]
     exclude: list[str]
+    name: str
+    from_id: int | None
+    trades: int
 
 
 class Rest:
@@ -69,6 +75,16 @@ class Rest:
             return body
         try:
             return self._exchange.instruments(body)
+        except BadReply as error:
+            return Refusal(Trouble.AWAY, str(error))
+
+    async def past(self, name: str, from_id: int | None, trades: int) -> Past | Refusal:
+        """Trades of an instrument from an id on; None: the newest."""
+        body = await self._body(self._exchange.past(name, from_id, trades))
+        if isinstance(body, Refusal):
+            return body
+        try:
+            return self._exchange.past_trades(name, body)
         except BadReply as error:
             return Refusal(Trouble.AWAY, str(error))
 
@@ -113,14 +129,18 @@ def matches(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in include) and not any(fnmatchcase(name, pattern) for pattern in exclude)
 
 
-async def _answer(rest: Rest, ask: Ask) -> dict[str, object]:
+async def _answer(rest: Rest, ask: Ask) -> tuple[dict[str, object], list[bytes]]:
+    """The answer, and the messages that follow it."""
+    if ask["ask"] == "past":
+        past = await rest.past(ask["name"], ask["from_id"], ask["trades"])
+        return ({"refusal": asdict(past)}, []) if isinstance(past, Refusal) else ({"ids": past.ids}, past.messages)
     if ask["ask"] != "symbols":
         raise ValueError(f"unknown question {ask['ask']!r}")
     found = await rest.symbols()
     if isinstance(found, Refusal):
-        return {"refusal": asdict(found)}
+        return {"refusal": asdict(found)}, []
     wanted = {symbol: kind for symbol, kind in found.items() if matches(symbol, ask["include"], ask["exclude"])}
-    return {"wanted": wanted, "unwanted": sorted(found.keys() - wanted.keys())}
+    return {"wanted": wanted, "unwanted": sorted(found.keys() - wanted.keys())}, []
 
 
 async def _serve(rest: Rest) -> None:
@@ -128,9 +148,10 @@ async def _serve(rest: Rest) -> None:
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     try:
         while line := await reader.readline():
-            answer = await _answer(rest, cast(Ask, json.loads(line)))
-            sys.stdout.write(json.dumps(answer) + "\n")
-            sys.stdout.flush()
+            answer, messages = await _answer(rest, cast(Ask, json.loads(line)))
+            sys.stdout.buffer.write(json.dumps(answer | {"messages": len(messages)}).encode() + b"\n")
+            sys.stdout.buffer.writelines(message + b"\n" for message in messages)
+            sys.stdout.buffer.flush()
     finally:
         await rest.close()
 

@@ -81,6 +81,7 @@ cdef class Window:
     cdef QueuedEvent* events
     cdef dict unrecorded                    # events of a replay of which no record was read yet
 
+    cdef bint lacks(self, const TradeFields* trade) noexcept nogil
     cdef Verdict judge(self, TradeFields* trade, int64_t now_ns) noexcept nogil
     cpdef int32_t due(self, int64_t now_ns, int64_t grace_ns)
 

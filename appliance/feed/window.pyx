@@ -115,6 +115,16 @@ cdef class Window:
         sequence = &self.sequences[instrument]
         return sequence.ended and sequence.highest == sequence.ended_highest and sequence.holes == 0
 
+    cdef bint lacks(self, const TradeFields* trade) noexcept nogil:
+        """Whether a past trade is one that we have not: missing, or behind the highest. What is older than the baseline is not asked for."""
+        cdef Sequence* sequence
+        if trade.instrument >= self.count:
+            return False
+        sequence = &self.sequences[trade.instrument]
+        if sequence.baseline == NONE or trade.sequence_id > sequence.highest:
+            return True
+        return self.hole_of(trade.instrument, trade.sequence_id) != NONE
+
     cdef Verdict judge(self, TradeFields* trade, int64_t now_ns) noexcept nogil:
         """What this copy of a trade is, by `sequence_id`; FIRST and LATE are to be committed. Sets `trade.era`.
 
@@ -176,6 +186,10 @@ cdef class Window:
             self.emit(COPIES_DIFFER, instrument, sequence.era, trade_id, trade_id, now_ns)
             return CONFLICT
         number = self.hole_of(instrument, trade_id)
+        if number == NONE and in_window:
+            # Settled as no trade, and it comes all the same.
+            self.mark(instrument, trade_id, fingerprint)
+            return LATE
         if number == NONE:
             return DUPLICATE
         if in_window:
@@ -388,6 +402,43 @@ cdef class Window:
         self.merged += 1
         self.emit(MERGED, instrument, sequence.era, holes[first].from_id, holes[first].to_id, holes[first].opened_ns)
 
+    def settle(self, int32_t instrument, int64_t from_id, int64_t to_id) -> int:
+        """No trade has these ids, by the exchange's word: none of them is missing any more; how many were."""
+        cdef Sequence* sequence
+        cdef Hole* holes
+        cdef int64_t low, high
+        cdef int64_t settled = 0
+        cdef int32_t number = 0
+        cdef bint begins, ends
+        self.check(instrument)
+        sequence = &self.sequences[instrument]
+        holes = &self.hole_lists[instrument * HOLES_MAX]
+        while number < sequence.holes:
+            low, high = max(holes[number].from_id, from_id), min(holes[number].to_id, to_id)
+            if low > high:
+                number += 1
+                continue
+            begins, ends = low == holes[number].from_id, high == holes[number].to_id
+            if not begins and not ends and sequence.holes == HOLES_MAX:
+                break  # no room for two pieces: it stays missing, and is asked for again
+            self.missing_ids -= high - low + 1
+            settled += high - low + 1
+            if begins and ends:
+                self.close_hole(instrument, number)
+                continue
+            if begins:
+                holes[number].from_id = high + 1
+            elif ends:
+                holes[number].to_id = low - 1
+            else:
+                memmove(&holes[number + 1], &holes[number], (sequence.holes - number) * sizeof(Hole))
+                sequence.holes += 1
+                holes[number].to_id = low - 1
+                holes[number + 1].from_id = high + 1
+                sequence.unreported += holes[number].gap_from == NONE
+            number += 1
+        return settled
+
     cdef void drop_holes(self, int32_t instrument) noexcept nogil:
         cdef Sequence* sequence = &self.sequences[instrument]
         cdef Hole* holes = &self.hole_lists[instrument * HOLES_MAX]
@@ -467,6 +518,29 @@ cdef class Window:
         trade.sz_bytes = <int32_t>len(sz)
         trade.exchange_ts_ms = exchange_ts_ms
         return Verdict(self.judge(&trade, now_ns)), trade.era
+
+    def gaps(self, int32_t instrument) -> list[tuple[int, int, int]]:
+        """The gaps that were told and are open: first and last id as told, and when the first hole of it opened (UNIX ns)."""
+        cdef Hole* holes
+        cdef int32_t number
+        self.check(instrument)
+        holes = &self.hole_lists[instrument * HOLES_MAX]
+        return [
+            (holes[number].gap_from, holes[number].gap_to, holes[number].opened_ns)
+            for number in range(self.sequences[instrument].holes)
+            if holes[number].gap_from != NONE and (number == 0 or holes[number - 1].gap_from != holes[number].gap_from)
+        ]
+
+    def highest(self, int32_t instrument) -> tuple[int, int] | None:
+        """The highest id and its exchange time in ms; None before the first trade."""
+        self.check(instrument)
+        if self.sequences[instrument].baseline == NONE:
+            return None
+        return self.sequences[instrument].highest, self.sequences[instrument].highest_ts_ms
+
+    def era(self, int32_t instrument) -> int:
+        self.check(instrument)
+        return self.sequences[instrument].era
 
     def holes(self, int32_t instrument) -> list[tuple[int, int, bool]]:
         """Open holes by id: from, to, whether told as a gap or as a part of one."""
@@ -630,6 +704,13 @@ cdef class Window:
         elif sequence.baseline != NONE and sequence.baseline <= from_id and to_id <= sequence.highest:
             # All of it has come. Where the trades around it were not read back, nothing is known of it.
             self.emit(HOLE_CLOSED, instrument, era, from_id, to_id, 0)
+            self.put_aside()
+
+    def replay_settled(self, int32_t instrument, int64_t from_id, int64_t to_id, uint32_t era = 0) -> None:
+        """A record read back of ids that no trade has."""
+        self.check(instrument)
+        if era == self.sequences[instrument].era:
+            self.settle(instrument, from_id, to_id)
             self.put_aside()
 
     def recorded(self, int kind, int32_t instrument, uint32_t era, int64_t from_id, int64_t to_id) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from loguru import logger
 
 from appliance.exchanges.exchange import Refusal, Trouble
+from appliance.exchanges.past import Past
 from appliance.feed.children import Child
 
 ANSWER_S = 90.0  # above the worker's own limit for one reply
@@ -45,6 +46,11 @@ class RestWorker:
         answer = await self._ask({"ask": "symbols", "include": list(include), "exclude": list(exclude)})
         return answer if isinstance(answer, Refusal) else Listing(answer["wanted"], answer["unwanted"])
 
+    async def past(self, name: str, from_id: int | None, trades: int) -> Past | Refusal:
+        """Trades of an instrument from an id on, or the newest, or why there is no answer."""
+        answer = await self._ask({"ask": "past", "name": name, "from_id": from_id, "trades": trades})
+        return answer if isinstance(answer, Refusal) else Past(answer["lines"], answer["ids"])
+
     async def stop(self) -> None:
         if self._child is not None:
             await self._child.stop(STOP_S)
@@ -58,6 +64,7 @@ class RestWorker:
                 self._child.write_line(json.dumps(question).encode())
                 async with asyncio.timeout(ANSWER_S):
                     answer = json.loads(await self._child.read_line())
+                    answer["lines"] = [await self._child.read_line() for _ in range(answer.get("messages", 0))]
                 if "refusal" in answer:
                     return Refusal(Trouble(answer["refusal"]["trouble"]), answer["refusal"]["reason"], answer["refusal"]["retry_after_s"])
                 return dict(answer)

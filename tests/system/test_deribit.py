@@ -70,7 +70,7 @@ def test_whatever_befalls_one_leg_nothing_is_lost_that_the_other_delivered(here:
 
 def test_what_both_legs_missed_is_a_gap_record(here: Site) -> None:
     with local_exchange("--symbols", "20", "--rate", "2000", "--fault", "hole:after=3000,trades=5", name="deribit") as exchange:
-        with appliance(config(here, exchange)) as one:
+        with appliance(config(here, exchange, feed="backfill = false")) as one:
             one.ready()
             exchange.wait(lambda stats: stats["trades_generated"] > 8_000)
             assert one.stop() == 0
@@ -143,7 +143,7 @@ def test_eight_legs_that_ask_again_and_again_never_run_out_of_credits(here: Site
 def test_a_login_that_ends_on_both_legs_at_once_is_made_again_and_what_was_missed_is_a_gap(here: Site) -> None:
     flags = ["--symbols", "20", "--rate", "2000", "--count", "60000", "--start-after", "2", "--fault", "logout:after_s=4"]
     with local_exchange(*flags, name="deribit") as exchange:
-        with appliance(config(here, exchange)) as one:
+        with appliance(config(here, exchange, feed="backfill = false")) as one:
             one.ready()
             exchange.wait(lambda stats: stats["finished"], 60.0)
             assert sum("logging in again on the living connection" in line for line in one.log) == 2

@@ -1,0 +1,154 @@
+"""Asking the exchange's past for what the feed did not bring, at the exchange's pace, one question at a time."""
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from itertools import count
+
+from loguru import logger
+
+from appliance.exchanges.exchange import Exchange, Refusal, Trouble
+from appliance.feed.backoff import Backoff
+from appliance.feed.chunk import Chunk
+from appliance.feed.ledger import ChunkLedger
+from appliance.feed.limits import Door, Limits
+from appliance.feed.quest import Gap, Successors, Wanted
+from appliance.feed.worker import RestWorker
+
+LOOK_S = 0.25  # between two looks at what is missing
+LOOK_AGAIN_S = 600.0  # at gaps that found no room, or were given up for now
+PART_BYTES = 8 * 1024
+BASELINE_S = 30.0
+QUESTS_MAX = 10_000  # under way; further gaps wait in the window, where they are known anyway
+
+Quest = Gap | Successors
+Sleep = Callable[[float], Awaitable[None]]
+
+
+class Backfill:
+    """One exchange's questions about the past, for all chunks. Loop thread only; `run` it once."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        worker: RestWorker,
+        limits: Limits,
+        backoff: Backoff,
+        chunks: Callable[[], Iterable[Chunk]],
+        now_s: Callable[[], float],
+        *,
+        hours: float,
+        trades_max: int,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self._exchange = exchange
+        self._worker = worker
+        self._limits = limits
+        self._backoff = backoff
+        self._chunks = chunks
+        self._now_s = now_s
+        self._retained_s = hours * 3600
+        self._trades_max = trades_max
+        self._sleep = sleep
+        self._gaps: deque[Quest] = deque()  # the newest last, and asked first
+        self._successors: deque[Quest] = deque()
+        self._later: list[tuple[float, int, Quest]] = []  # by when they may be asked again
+        self._numbers = count()
+        self._looked_s: dict[int, float] = {}
+        self._log = logger.bind(exchange=exchange.name)
+
+    async def run(self) -> None:
+        """Ask for ever."""
+        while True:
+            self._look()
+            quest = self._next()
+            wanted = quest.question() if quest is not None else None
+            if quest is None:
+                await self._sleep(LOOK_S)
+            elif wanted is not None:
+                await self._pursue(quest, wanted)
+
+    def _look(self) -> None:
+        """Take up what has come to be missing."""
+        for chunk in self._chunks():
+            ledger = chunk.pipeline.ledger
+            for gap in ledger.take_gaps():
+                self._add_gap(chunk, *gap)
+            if chunk.legs.up:
+                self._ask_for_successors(ledger)
+            if self._now_s() - self._looked_s.get(chunk.number, 0.0) >= LOOK_AGAIN_S:
+                self._looked_s[chunk.number] = self._now_s()
+                if not self._under_way:
+                    for gap in ledger.open_gaps():
+                        self._add_gap(chunk, *gap)
+
+    def _ask_for_successors(self, ledger: ChunkLedger) -> None:
+        """Of all that nobody listened to, the most active first: those that traded last."""
+        for asset, known in ledger.take_deaf():
+            quest = Successors(ledger, asset, known, self._exchange.rules.past_trades)
+            if known is None:
+                # A baseline for what is quiet. Of what trades the feed itself brings it, and may be behind the database.
+                self._again(quest, BASELINE_S)
+            else:
+                self._successors.append(quest)
+
+    def _add_gap(self, chunk: Chunk, asset: str, era: int, from_id: int, to_id: int, opened_s: float) -> None:
+        if self._under_way >= QUESTS_MAX:
+            return
+        ledger = chunk.pipeline.ledger
+        if to_id - from_id >= self._trades_max:
+            ledger.give_up(asset, era, (from_id, to_id - self._trades_max), f"beyond {self._trades_max:,} trades of one gap")
+            from_id = to_id - self._trades_max + 1
+        if self._now_s() - opened_s > self._retained_s:
+            ledger.give_up(asset, era, (from_id, to_id), f"missing for more than {self._retained_s / 3600:g} h")
+            return
+        self._gaps.append(Gap(ledger, asset, era, (from_id, to_id), opened_s, self._exchange.rules.past_trades))
+
+    @property
+    def _under_way(self) -> int:
+        return len(self._gaps) + sum(isinstance(quest, Gap) for _, _, quest in self._later)
+
+    def _next(self) -> Quest | None:
+        if self._later and self._later[0][0] <= self._now_s():
+            return heapq.heappop(self._later)[2]
+        if self._gaps:
+            return self._gaps.pop()
+        return self._successors.popleft() if self._successors else None
+
+    async def _pursue(self, quest: Quest, wanted: Wanted) -> None:
+        """Ask one question, when it may be asked."""
+        question = self._exchange.past(wanted.asset, wanted.from_id, wanted.trades)
+        await self._sleep(max(self._limits.banned_s(Door.REST), self._limits.weight_delay_s(question.weight)))
+        self._limits.count_weight(question.weight)
+        answer = await self._worker.past(wanted.asset, wanted.from_id, wanted.trades)
+        if isinstance(answer, Refusal):
+            if answer.trouble == Trouble.BANNED and answer.retry_after_s is not None:
+                self._limits.ban(Door.REST, answer.retry_after_s)
+            delay_s = self._backoff.after_refusal(answer)
+            self._log.bind(event="backfill_refused").warning(f"past trades: {answer.reason}. Asking again in {delay_s:.1f} s")
+            self._again(quest, delay_s)
+            await self._sleep(delay_s)  # what refuses one question refuses all
+            return
+        self._backoff.reset()
+        for part in _parts(answer.messages):
+            quest.ledger.take(part)
+            await self._sleep(0)  # the feed goes first
+        again_s = quest.answer(wanted, answer.ids, self._now_s(), self._retained_s)
+        if again_s is not None:
+            self._again(quest, again_s)
+        await self._sleep(1 / self._exchange.rules.past_per_s)
+
+    def _again(self, quest: Quest, delay_s: float) -> None:
+        heapq.heappush(self._later, (self._now_s() + delay_s, next(self._numbers), quest))
+
+
+def _parts(messages: Sequence[bytes]) -> Iterator[list[bytes]]:
+    """So much at a time that committing it holds up nobody."""
+    part: list[bytes] = []
+    for message in messages:
+        part.append(message)
+        if sum(map(len, part)) >= PART_BYTES:
+            yield part
+            part = []
+    yield part

@@ -1,0 +1,97 @@
+"""What one chunk has and lacks, by name and id: between its window and those who ask for the past."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from appliance.feed.handler import HotPath
+from appliance.feed.history import NO_SUCH_TRADE
+from appliance.feed.quest import Span
+from appliance.feed.window import Window
+
+GAPS_MAX = 4096  # told and not yet taken; what is beyond is found by the next look at all of them
+
+NOT_COLLECTED = "not_collected"
+
+
+class Tell(Protocol):
+    def __call__(self, event: str, **fields: object) -> None: ...
+
+
+class ChunkLedger:
+    """Loop thread only, between socket reads."""
+
+    def __init__(self, window: Window, path: HotPath, tell: Tell, now_s: Callable[[], float] = time.time) -> None:
+        self._window = window
+        self._path = path
+        self._tell = tell
+        self._now_s = now_s
+        self._gaps: list[tuple[str, int, int, int, float]] = []
+        self._deaf_since: list[tuple[str, int | None]] = []
+        self.go_deaf()
+
+    def gap_told(self, instrument: int, era: int, from_id: int, to_id: int, detected_ns: int) -> None:
+        """A gap record was written."""
+        if len(self._gaps) < GAPS_MAX:
+            self._gaps.append((self._window.instruments.name(instrument), era, from_id, to_id, detected_ns / 1e9))
+
+    def take_gaps(self) -> list[tuple[str, int, int, int, float]]:
+        """Gaps told since the last call: asset, era, first and last id, when it opened."""
+        gaps, self._gaps = self._gaps, []
+        return gaps
+
+    def open_gaps(self) -> list[tuple[str, int, int, int, float]]:
+        """All that were told and are still open, also by earlier runs; the longest open first."""
+        instruments = self._window.instruments
+        found = [
+            (instruments.name(number), self._window.era(number), from_id, to_id, opened_ns / 1e9)
+            for number in range(len(instruments))
+            for from_id, to_id, opened_ns in self._window.gaps(number)
+        ]
+        return sorted(found, key=lambda gap: gap[4])
+
+    def go_deaf(self) -> None:
+        """Nobody listens from now on: what follows is to be asked for when somebody does again."""
+        if not self._deaf_since:
+            self._deaf_since = [(asset, self.highest(asset)) for asset in self._assets()]
+
+    def take_deaf(self) -> list[tuple[str, int | None]]:
+        """The instruments as they were when nobody was left to listen, with their last ids; once."""
+        deaf, self._deaf_since = self._deaf_since, []
+        return deaf
+
+    def _assets(self) -> list[str]:
+        """Names of all instruments that may trade, those that traded last first."""
+        instruments = self._window.instruments
+        alive = [number for number in range(len(instruments)) if not self._window.is_over(number)]
+        traded = {number: self._window.highest(number) for number in alive}
+        alive.sort(key=lambda number: -(known[1] if (known := traded[number]) is not None else -1))
+        names = map(instruments.name, alive)
+        return [name for name in names if instruments.wanted is None or instruments.wanted(name)]
+
+    def missing(self, asset: str, era: int, span: Span) -> list[Span]:
+        instrument = self._window.instruments.find(asset)
+        if instrument < 0 or self._window.era(instrument) != era:
+            return []
+        low, high = span
+        return [(max(low, first), min(high, last)) for first, last, _ in self._window.holes(instrument) if first <= high and last >= low]
+
+    def highest(self, asset: str) -> int | None:
+        known = self._window.highest(self._window.instruments.find(asset))
+        return known[0] if known is not None else None
+
+    def take(self, messages: Sequence[bytes]) -> None:
+        for message in messages:
+            self._path.backfill(message)
+
+    def settle(self, asset: str, era: int, span: Span, below: int, above: int) -> None:
+        # Its record first: the closing of the gap is told in the next turn, behind it.
+        self._tell(NO_SUCH_TRADE, **_ids(asset, era, span), below=below, above=above, asked_ts_ms=int(self._now_s() * 1_000))
+        self._window.settle(self._window.instruments.find(asset), *span)
+
+    def give_up(self, asset: str, era: int, span: Span, reason: str) -> None:
+        self._tell(NOT_COLLECTED, **_ids(asset, era, span), reason=reason)
+
+
+def _ids(asset: str, era: int, span: Span) -> dict[str, object]:
+    return {"asset": asset, "from_id": span[0], "to_id": span[1]} | ({"era": era} if era else {})
