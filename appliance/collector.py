@@ -139,9 +139,15 @@ class Collector:
 
     def _follow(self, listing: Listing) -> None:
         """Collect what is listed and wanted, and what has its place from earlier."""
-        if self._exchange.by_channel and listing.wanted:
+        if self._exchange.by_channel:
+            if not listing.wanted:
+                # What it names may be listed later, or has expired: the channels bring all kinds anyway.
+                logger.bind(event="none_wanted").warning(
+                    f"none of the {len(listing.unwanted)} listed instruments matches include and exclude; "
+                    f"names look like {listing.unwanted[0]!r}"
+                )
             self._collect_channels(listing.wanted)
-            self._chunks[0].news.take_list({*listing.wanted, *listing.unwanted})
+            self._chunks[0].news.take_list({**dict.fromkeys(listing.unwanted, ""), **listing.wanted})
             return
         if not listing.wanted and not len(self._places):
             symbols = self._settings.symbols

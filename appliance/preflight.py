@@ -14,6 +14,7 @@ from pathlib import Path
 from appliance.config import Settings
 from appliance.config.layers import PREFIX, SEPARATOR
 from appliance.config.mistakes import SECTIONS
+from appliance.exchanges.exchange import open_exchange
 
 MIB = 1 << 20
 GB = 1_000_000_000
@@ -175,6 +176,8 @@ def _on_disk(path: Path) -> Check:
 def _chunks(settings: Settings) -> tuple[int, str, bool]:
     """How many chunks there will be, why so many, and whether that is certain."""
     include = settings.symbols.include
+    if open_exchange(settings.exchange.name).by_channel:
+        return 1, f"{settings.ring.capacity_mb} MiB for the channels of all instruments", True
     if settings.exchange.local:
         symbols, certain = settings.exchange.local_symbols, True
     elif not any(set("*?[") & set(pattern) for pattern in include):

@@ -236,6 +236,9 @@ class Settings(Section):
         if not isinstance(section, Section):
             return {}
         values = {name: getattr(section, name) for name in type(section).model_fields}
+        if self.exchange.local:
+            # A local exchange has no accounts of ours: no login leaves for it.
+            values = {name: None if isinstance(value, SecretStr) else value for name, value in values.items()}
         return {name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in values.items()}
 
     def secrets(self) -> list[str]:

@@ -35,6 +35,7 @@ REQUEST_BYTES_MAX = 32_000
 HEARTBEAT_S = 30  # the policy page asks for 30 to 60
 RENEW_AT = 0.8  # of a token's life
 RENEW_S_MAX = 24 * 3600.0  # asyncio's timers reach farther, a suspended machine does not
+RENEW_AGAIN_S, RENEW_PAUSE_S_MIN = 5.0, 0.1
 OPENING_TRIES = 3
 
 # 30,000 for subscriptions at 3,000, 50,000 for all else at 500, each refilled by 10,000 a second: kept as one pool of the smaller
@@ -108,20 +109,16 @@ class Deribit:
         return [(request := next(requests), self._subscribe(batch, request)) for batch in frames]
 
     def _subscribe(self, channels: Sequence[str], request: int) -> bytes:
-        method = "private/subscribe" if self._logs_in else "public/subscribe"
+        method = "private/subscribe" if isinstance(self.session(), Login) else "public/subscribe"
         return messages.rpc(method, {"channels": list(channels)})(request)
 
     def list_subscriptions(self, request: int) -> bytes | None:
         return None
 
     def session(self) -> Session:
-        if self._client_id is not None and self._client_secret is not None:
-            return Login(self._client_id, self._client_secret)
-        return Heartbeats()
-
-    @property
-    def _logs_in(self) -> bool:
-        return self._client_id is not None and self._client_secret is not None
+        if self._client_id is None or self._client_secret is None:
+            return Heartbeats()
+        return Login(self._client_id, self._client_secret)
 
     def control(self, payload: bytes) -> Control | None:
         return messages.control(payload)
@@ -155,17 +152,33 @@ class Login(Heartbeats):
         return await self._log_in(line, params) or await super().begin(line)
 
     async def keep(self, line: Line) -> Refusal | None:
-        """Renew the token in good time, for as long as the connection lives."""
+        """Renew the token in good time, for as long as the connection lives. A failure ends nothing while the token holds."""
         while self._token is not None:
-            await line.sleep(min(self._token.expires_s * RENEW_AT, RENEW_S_MAX))
-            refreshed = await self._log_in(line, {"grant_type": "refresh_token", "refresh_token": self._token.refresh_token})
-            # A refresh token that is dead as well: what always works is a login.
-            if refreshed is not None and (refusal := await self.begin(line)) is not None:
-                return refusal
+            wait_s = min(self._token.expires_s * RENEW_AT, RENEW_S_MAX)
+            left_s = self._token.expires_s - wait_s
+            await line.sleep(wait_s)
+            while (refusal := await self._renew(line)) is not None:
+                pause_s = min(max(refusal.retry_after_s or 0.0, RENEW_AGAIN_S), max(left_s / 2, RENEW_PAUSE_S_MIN))
+                if refusal.trouble not in (Trouble.AWAY, Trouble.BANNED) or left_s < pause_s:
+                    return refusal
+                line.warn("not_renewed", f"the login holds for {left_s:.0f} s more and could not be renewed: {refusal.reason}")
+                await line.sleep(pause_s)
+                left_s -= pause_s
         return None
 
-    async def _log_in(self, line: Line, params: Mapping[str, object]) -> Refusal | None:
+    async def _renew(self, line: Line) -> Refusal | None:
+        """By the refresh token; by a login where that is dead as well, which always works."""
+        assert self._token is not None
+        params = {"grant_type": "refresh_token", "refresh_token": self._token.refresh_token}
         answer = await _answered(line, messages.rpc("public/auth", params))
+        if isinstance(answer, Rejected) and answer.refusal is None and answer.again_s is None:
+            return await self.begin(line)
+        return self._take_login(line, answer)
+
+    async def _log_in(self, line: Line, params: Mapping[str, object]) -> Refusal | None:
+        return self._take_login(line, await _answered(line, messages.rpc("public/auth", params)))
+
+    def _take_login(self, line: Line, answer: Control | None) -> Refusal | None:
         if not isinstance(answer, LoggedIn):
             return _unopened("login", answer)
         self._token = answer
@@ -182,7 +195,7 @@ async def _answered(line: Line, question: Callable[[int], bytes]) -> Control | N
     answer: Control | None = None
     for _ in range(OPENING_TRIES):
         answer = await line.ask(question)
-        if isinstance(answer, Rejected) and answer.again_s is not None:
+        if isinstance(answer, Rejected) and answer.again_s is not None and answer.refusal is None:
             await line.sleep(answer.again_s)
         elif answer is not None:
             break

@@ -127,12 +127,12 @@ cdef inline int64_t numeric_part(const Token* trade_id) noexcept nogil:
 
 
 cdef inline bint is_name(const Token* name) noexcept nogil:
-    """Printable ASCII without quotes, as all names are."""
+    """Without spaces and control characters; UTF-8, which was checked, and without escapes."""
     cdef uint32_t at
     if name.kind != STRING or name.escaped or not 0 < name.size <= NAME_BYTES_MAX:
         return False
     for at in range(name.size):
-        if not c" " < name.text[at] <= c"~":
+        if <unsigned char>name.text[at] <= c" " or name.text[at] == 0x7F:
             return False
     return True
 
@@ -326,9 +326,8 @@ cdef class DeribitDecoder(Decoder):
         if direction.kind != STRING or self.values[<int>TRADE_SEQ].kind != NUMBER or self.values[<int>TIMESTAMP].kind != NUMBER:
             return False
         for key in range(<int>INDEX_PRICE, <int>KEYS):
-            if self.present >> key & 1:
-                if self.values[key].size > VALUE_BYTES_MAX or self.values[key].kind not in (STRING, NUMBER):
-                    return False
+            if self.values[key].size > VALUE_BYTES_MAX or self.values[key].kind not in (STRING, NUMBER):
+                self.present &= ~(<uint32_t>1 << key)  # odd, and not needed: the trade is kept without it (T18)
         trade.sequence_id = whole(self.values[<int>TRADE_SEQ].text, self.values[<int>TRADE_SEQ].size)
         trade.exchange_ts_ms = whole(self.values[<int>TIMESTAMP].text, self.values[<int>TIMESTAMP].size)
         if trade.sequence_id < 1 or not OLDEST_MS <= trade.exchange_ts_ms < NEWEST_MS:

@@ -34,10 +34,10 @@ TRADES = re.compile(r'"trades"\s*:\s*\[')
 CREDENTIALS = {13004, 12003}  # refused for good; 12003: too many failed logins
 BLOCKED = {12005}  # this country or address
 LOGIN_LOST = {10000, 13009, 13778}
-THROTTLED = {10028, 10066}
+THROTTLED = {10028}
 MAINTENANCE = {11051}
 # Passes by itself, and the connection is as good as before: at 08:00 UTC a settlement must not cost a leg that delivers.
-PASSING = {10040, 10041, 10047, 11094, 13025, 13028, 13503, 13888}
+PASSING = {10040, 10041, 10047, 10066, 11094, 13025, 13028, 13503, 13888}
 PASSING_S = 2.0
 THROTTLED_S = 10.0  # a pool of credits is full again after 5 s
 MAINTENANCE_S = 15.0
@@ -175,7 +175,7 @@ def _rejected(request: int | None, error: dict[str, object]) -> Rejected:
     if code in PASSING:
         return Rejected(request, reason, again_s=PASSING_S)
     if code in CREDENTIALS | BLOCKED | THROTTLED | MAINTENANCE:
-        return Rejected(request, reason, refusal=_refusal(code, reason))
+        return Rejected(request, reason, refusal=_refusal(code, reason), again_s=MAINTENANCE_S if code in MAINTENANCE else None)
     return Rejected(request, reason)
 
 
@@ -205,7 +205,7 @@ def _notified(channel: str, data: object) -> Control | None:
     if channel.startswith("platform_state"):
         if data.get("maintenance") is True:
             return ShuttingDown("the exchange announced maintenance")
-        return Announced("platform_state", data)
+        return Announced("platform_state", data, data.get("price_index"))
     return None
 
 

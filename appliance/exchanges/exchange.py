@@ -131,7 +131,7 @@ class Rejected:
     refusal: Refusal | None = None
     """Set where this connection has no future, and a new one only as this says."""
     again_s: float | None = None
-    """The same request may be taken after so many seconds; None: it will not."""
+    """The same request may be taken after so many seconds, by a connection that serves otherwise even if `refusal` is set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +177,8 @@ class Announced:
 
     event: str
     fields: Mapping[str, object]
+    subject: object = None
+    """What it speaks of: the same said again of the same subject is no news."""
 
 
 Control = Acknowledged | Subscribed | Rejected | LoggedIn | Demand | ShuttingDown | InstrumentChanged | Announced
@@ -278,5 +280,5 @@ def open_exchange(name: str) -> Exchange:
     except ModuleNotFoundError as error:
         if error.name != f"appliance.exchanges.{name}":
             raise
-        raise ConfigError(f"[exchange] name = {name!r}: this version has no such exchange. Set it to 'binance'.") from None
+        raise ConfigError(f"[exchange] name = {name!r}: this version has no such exchange. Expected one of binance, deribit.") from None
     return cast(Exchange, module.EXCHANGE)

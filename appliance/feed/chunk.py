@@ -103,6 +103,8 @@ class Chunk:
     def add(self, symbols: Mapping[str, str]) -> None:
         """Collect those of the symbols (name and kind) that are not collected yet."""
         self.pipeline.add(symbols.items())
+        if self._exchange.by_channel:
+            return  # its streams bring whatever is listed
         new = [symbol for symbol in symbols if not self.legs.streams.keys() >= set(self._exchange.streams([symbol]))]
         if new:
             self.legs.subscribe(self._exchange.streams(new))

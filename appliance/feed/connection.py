@@ -104,6 +104,7 @@ class Connection:
         """It lists our streams, or as many as it ever will."""
         self.leaving = asyncio.Event()
         """The exchange has announced the end: another connection should take over."""
+        self.leaving_reason = ""
         self.unlisted: frozenset[str] = frozenset()
         """Streams that the exchange does not list though it was asked for them repeatedly."""
         self._exchange = exchange
@@ -315,7 +316,11 @@ class Connection:
                 self._unasked += sorted(missing)
                 continue
             if missing and len(missing) == len(self._wanted) and self.trades == trades:
-                self.end(f"the exchange lists none of our {len(missing)} streams")
+                reason = f"the exchange lists none of our {len(missing)} streams"
+                if self.subscribed.is_set():
+                    self.end(reason)
+                else:
+                    self.refuse(Refusal(Trouble.AWAY, reason))  # each time a little later: it may never list them
                 return
             repairs = 0
             self._tell_unlisted(frozenset(missing))
@@ -338,6 +343,7 @@ class Connection:
                 self.refuse(answer.refusal)
             elif isinstance(answer, Rejected) and answer.login_lost:
                 self._log.bind(event="login_lost").warning(f"logging in again on the living connection: {answer.reason}")
+                self._hear(Announced("login_lost", {"reason": answer.reason, "noticed_ts_ms": int(time() * 1_000)}))
                 await self._has_begun()
             elif isinstance(answer, Rejected):
                 self._log.bind(event="subscribe_rejected").error(f"SUBSCRIBE refused: {answer.reason}")
@@ -350,6 +356,8 @@ class Connection:
         while True:
             answer = await self._request(frame, request, self._costs.subscribe if self._costs else 0)
             if not isinstance(answer, Rejected) or answer.again_s is None:
+                return answer
+            if answer.refusal is not None and not self.subscribed.is_set():
                 return answer
             tries += 1
             if tries == LATER_TRIES and not self.subscribed.is_set():
@@ -404,9 +412,11 @@ class Connection:
         control = self._exchange.control(payload)
         if control is None:
             if outcome != OTHER:
-                self._log.bind(event=f"frame_{outcome}").warning(f"{OUTCOMES.get(outcome, outcome)}: {payload[:200]!r}")
+                shown = "an answer with a token" if b"_token" in payload else repr(payload[:200])
+                self._log.bind(event=f"frame_{outcome}").warning(f"{OUTCOMES.get(outcome, outcome)}: {shown}")
         elif isinstance(control, ShuttingDown):
             self._log.bind(event="shutting_down").warning(control.reason)
+            self.leaving_reason = control.reason
             self.leaving.set()  # no lead time is promised (T7)
         elif isinstance(control, Demand):
             self._budget.count()
@@ -414,12 +424,19 @@ class Connection:
                 self._transport.send(WSMsgType.TEXT, control.frame(next(self._requests)))
         elif isinstance(control, InstrumentChanged | Announced):
             self._hear(control)
-        elif isinstance(control, Rejected) and control.request is None and control.refusal is not None:
+        elif isinstance(control, Rejected) and self._is_meant(control):
+            assert control.refusal is not None
             self.refuse(control.refusal)
         elif control.request is None:
             self._log.bind(event="rejected").error(f"the exchange refused a request of ours: {control.reason}")
         elif (answer := self._answers.get(control.request)) is not None and not answer.done():
             answer.set_result(control)
+
+    def _is_meant(self, rejected: Rejected) -> bool:
+        """Whether a refusal that nobody waits for ends this connection: one without a request, or one that says to stay away."""
+        if rejected.refusal is None or rejected.request in self._answers:
+            return False
+        return rejected.request is None or rejected.refusal.trouble == Trouble.BANNED
 
     def _pong(self, payload: bytes) -> None:
         """Echo a ping. In a flood of pings the latest is answered when the budget has room, as RFC 6455 5.5.3 allows."""

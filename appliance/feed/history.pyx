@@ -58,7 +58,7 @@ class Restored:
 def snapshot(Window window, str exchange, int chunk) -> list[bytes]:
     """The payloads of one snapshot: every instrument that has traded and may trade again, some to a record."""
     parts, part, size = [], [], 0
-    for instrument in range(len(window.instruments)):
+    for instrument in range(window.count):
         if window.is_over(instrument):
             continue
         state = window.snapshot(instrument)

@@ -45,7 +45,7 @@ class ChunkLedger:
         instruments = self._window.instruments
         found = [
             (instruments.name(number), self._window.era(number), from_id, to_id, opened_ns / 1e9)
-            for number in range(len(instruments))
+            for number in range(len(self._window))
             for from_id, to_id, opened_ns in self._window.gaps(number)
         ]
         return sorted(found, key=lambda gap: gap[4])
@@ -63,7 +63,7 @@ class ChunkLedger:
     def _assets(self) -> list[str]:
         """Names of all instruments that may trade, those that traded last first."""
         instruments = self._window.instruments
-        alive = [number for number in range(len(instruments)) if not self._window.is_over(number)]
+        alive = [number for number in range(len(self._window)) if not self._window.is_over(number)]
         traded = {number: self._window.highest(number) for number in alive}
         alive.sort(key=lambda number: -(known[1] if (known := traded[number]) is not None else -1))
         names = map(instruments.name, alive)

@@ -29,7 +29,8 @@ SILENT_S = 300.0  # a chunk of the least traded symbols can be quiet for minutes
 # What no restart mends, and what does.
 MENDED_BY = {
     Trouble.BLOCKED: "run it where the exchange serves, or set other URLs",
-    Trouble.CREDENTIALS: "set the right key and secret; too many failed logins lock the account for a while",
+    Trouble.CREDENTIALS: "set the right key and secret (in the environment, or in .env beside the configuration; "
+    "configs/deribit.toml names the variables); too many failed logins lock the account for a while",
 }
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -70,7 +71,7 @@ class Leg:
                         await self._legs.sleep(self._wait_s(life.result()))
                 else:
                     self._log.bind(event="leaving").info("opening the successor of a connection that will end")
-                    self._tell("leaving")
+                    self._tell("leaving", reason=connection.leaving_reason)
                     wait_s = self._backoff.after_loss(connection.life_s)
                     if self._left_young:
                         # An exchange that shuts down may say so on every connection as it opens.
@@ -112,8 +113,9 @@ class Leg:
         await connection.opened.wait()
         self._tell("connected")
         await connection.subscribed.wait()
-        self._log.bind(event="subscribed").info(f"subscribed to {len(self._legs.streams)} streams")
-        self._tell("subscribed", streams=len(self._legs.streams), unlisted=len(connection.unlisted))
+        streams, unlisted = len(self._legs.streams), sorted(connection.unlisted)
+        self._log.bind(event="subscribed").info(f"subscribed to {streams - len(unlisted)} of {streams} streams")
+        self._tell("subscribed", streams=streams, unlisted=unlisted)
         self._legs.subscribed.set()
         older = self.connections[: self.connections.index(connection)]
         await self._until_delivered(connection, older)

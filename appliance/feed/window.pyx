@@ -63,6 +63,10 @@ cdef class Window:
         free(self.fingerprints)
         free(self.events)
 
+    def __len__(self) -> int:
+        """Instruments that have state here."""
+        return self.count
+
     def grow(self) -> None:
         """Take in instruments that were added since. Never within a socket read: the tables may move."""
         cdef int32_t count = <int32_t>len(self.instruments)

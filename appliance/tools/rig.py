@@ -38,8 +38,12 @@ class Rig:
             self.name = str(wanted["name"])
             self._flags = ["--exchange", self.name, "--port", "0", "--symbols", str(wanted["local_symbols"])]
             self._flags += ["--rate", str(wanted["local_rate"]), "--seed", str(wanted["local_seed"])]
-        except (OSError, ValueError, KeyError) as error:
-            raise ConfigError(f"{config}: no configuration with a local exchange: {error!r}") from None
+        except OSError as error:
+            raise ConfigError(f"{config}: {error.strerror}; expected a configuration as configs/demo.toml is one") from None
+        except ValueError as error:
+            raise ConfigError(f"{config}: this is not TOML: {error}") from None
+        except KeyError as error:
+            raise ConfigError(f"{config}: its [exchange] has no {error}; expected one with local = true, as in configs/demo.toml") from None
         self._data = data / self.name
         self.ring = rings / self.name
         self.journal = self._data / "journal"

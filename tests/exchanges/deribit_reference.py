@@ -12,7 +12,7 @@ KEPT = (
 )  # fmt: skip
 REQUIRED = ("timestamp", "price", "amount", "direction", "instrument_name", "trade_seq", "trade_id")
 KNOWN = {*REQUIRED, *KEPT, "starbase_timestamp"}
-NAME = re.compile(r"[!-~]{1,64}")
+NAME = re.compile(r"[^\x00-\x20\x7f]+")
 
 
 def whole(value: object) -> int:
@@ -45,7 +45,13 @@ def trade(row: object) -> dict[str, Any] | None:
         return None
     name, trade_id = found["instrument_name"], found["trade_id"]
     sequence, time = whole(found["trade_seq"]), whole(found["timestamp"])
-    if type(name) is not str or not NAME.fullmatch(name) or not isinstance(trade_id, str) or len(spelled(trade_id)) > 130:
+    if (
+        type(name) is not str
+        or not NAME.fullmatch(name)
+        or len(name.encode()) > 64
+        or not isinstance(trade_id, str)
+        or len(spelled(trade_id)) > 130
+    ):
         return None
     if not is_decimal(found["price"], signed=True) or not is_decimal(found["amount"], signed=False):
         return None
@@ -53,9 +59,9 @@ def trade(row: object) -> dict[str, Any] | None:
         return None
     if sequence < 1 or not YEAR_2001_MS <= time < YEAR_2100_MS:
         return None
-    kept = {key: found[key] for key in KEPT if key in found}
-    if any(not isinstance(value, str) or len(value.encode()) > 128 for value in [trade_id, *kept.values()]):
+    if len(trade_id.encode()) > 128:
         return None
+    kept = {key: value for key in KEPT if isinstance(value := found.get(key), str) and len(value.encode()) <= 128}
     digits = re.search(r"[0-9]*$", trade_id)
     number = int(digits[0]) if digits and 0 < len(digits[0]) <= 19 and int(digits[0]) < 2**63 else 0
     time_ns = whole(found.get("starbase_timestamp"))

@@ -17,7 +17,7 @@ from appliance.exchanges.exchange import Announced, InstrumentChanged, Trouble
 from appliance.feed import tls
 from appliance.feed.connection import Connection, Ending, Pace
 from appliance.feed.limits import Limits
-from tests.feed.scripted import DEADLINE_S, Ear, Peer, Server, fact, run, trade
+from tests.feed.scripted import Ear, Peer, Server, fact, run, trade
 
 LOGIN = Deribit("raw", "id-1", "hush-1")
 ANONYMOUS = Deribit("100ms")
@@ -266,23 +266,21 @@ def test_maintenance_asks_for_a_successor_and_listings_are_told() -> None:
                 assert heard == [
                     InstrumentChanged(option, "Option", "open", lists=True, ends=False),
                     InstrumentChanged("BTC-25DEC26", "Future", "archivized", lists=False, ends=True),
-                    Announced("platform_state", {"price_index": "sol_usdc", "locked": True}),
+                    Announced("platform_state", {"price_index": "sol_usdc", "locked": True}, "sol_usdc"),
                 ]
 
     run(test)
 
 
-PASSING = (10040, 10041, 10047, 11094, 13025, 13028, 13503, 13888)
+PASSING = (10040, 10041, 10047, 10066, 11094, 13025, 13028, 13503, 13888)
 ENDING = {
     10028: Trouble.BANNED,
-    10066: Trouble.BANNED,
-    11051: Trouble.AWAY,
     12003: Trouble.CREDENTIALS,
     12005: Trouble.BLOCKED,
     13004: Trouble.CREDENTIALS,
 }
 LOGIN_LOST = (10000, 13009, 13778)
-OTHERS = (10020, 10030, 11029, 11050, 13010, 13020, 13021, -32600, -32601, -32602, -32700, -32000)
+OTHERS = (10020, 11050, -32602, -32000)  # and whatever else is not named
 
 
 def after_code(code: int, check: Callable[[Connection, "asyncio.Task[Ending]", Server, Desk], Awaitable[None]]) -> None:
@@ -325,7 +323,7 @@ def test_what_does_not_pass_ends_the_connection_and_says_when_to_come_again(code
         assert ending.refusal is not None
         assert ending.refusal.trouble == ENDING[code]
         assert f"{code} said so" in ending.refusal.reason
-        assert (ending.refusal.retry_after_s is not None) == (code in (10028, 10066, 11051))
+        assert (ending.refusal.retry_after_s is not None) == (code == 10028)
 
     after_code(code, check)
 
@@ -348,16 +346,94 @@ def test_a_connection_that_has_lost_every_channel_is_replaced_and_one_that_deliv
 
     async def check(connection: Connection, life: "asyncio.Task[Ending]", server: Server, desk: Desk) -> None:
         seen = len(server.peers[0].requests("private/subscribe"))
-        asked_s = time.monotonic()
-        while len(server.peers[0].requests("private/subscribe")) < seen + 8:
+
+        refused = desk.instead["private/subscribe"]
+
+        def refused_beside_a_trade(request: dict[str, Any]) -> dict[str, Any] | None:
             server.peers[0].send(trade(1))
-            await asyncio.sleep(0.002)
-        assert time.monotonic() - asked_s < DEADLINE_S
+            return refused(request)
+
+        desk.instead["private/subscribe"] = refused_beside_a_trade
+        await fact(lambda: len(server.peers[0].requests("private/subscribe")) >= seen + 8)
         assert not life.done()
         assert connection.unlisted == set(LOGIN.streams([]))
+        desk.instead["private/subscribe"] = refused
         assert "lists none of our" in (await life).reason
 
     after_code(code, check)
+
+
+def test_maintenance_that_is_said_in_an_answer_ends_no_connection_that_delivers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deribit_messages, "MAINTENANCE_S", 0.02)
+
+    async def check(connection: Connection, life: "asyncio.Task[Ending]", server: Server, desk: Desk) -> None:
+        seen = len(server.peers[0].requests("private/subscribe"))
+        await fact(lambda: len(server.peers[0].requests("private/subscribe")) > seen + 6)
+        assert not life.done()
+
+    after_code(11051, check)
+
+
+def test_maintenance_that_a_new_connection_meets_is_waited_out_at_a_distance() -> None:
+    async def test() -> None:
+        async with Server() as server:
+            Desk(server).instead["private/subscribe"] = lambda request: error(11051, "system_maintenance")
+            async with connected(server) as (_, life, _):
+                ending = await life
+        assert ending.refusal is not None
+        assert (ending.refusal.trouble, ending.refusal.retry_after_s) == (Trouble.AWAY, deribit_messages.MAINTENANCE_S)
+
+    run(test)
+
+
+def test_a_renewal_that_fails_ends_nothing_while_the_login_holds() -> None:
+    """Both legs renew within seconds of each other."""
+
+    async def test() -> None:
+        async with Server() as server:
+            desk = Desk(server)
+            desk.expires_s = 2.0
+            async with connected(server) as (connection, life, _):
+                await connection.subscribed.wait()
+                desk.instead["public/auth"] = lambda request: error(11051, "system_maintenance")
+                await fact(lambda: len(server.peers[0].requests("public/auth")) >= 3)
+                assert not life.done()
+                desk.instead.clear()
+                seen = len(server.peers[0].requests("public/auth"))
+                await fact(lambda: len(server.peers[0].requests("public/auth")) >= seen + 2)
+                assert not life.done()
+                assert len(server.peers) == 1
+
+    run(test)
+
+
+def test_a_refusal_of_too_many_requests_counts_whatever_it_answers() -> None:
+    """The answer to a test request is waited for by nobody."""
+
+    async def test() -> None:
+        async with Server() as server:
+            Desk(server).instead["public/test"] = lambda request: error(10028, "too_many_requests")
+            async with connected(server) as (connection, life, _):
+                await connection.subscribed.wait()
+                server.peers[0].send({"params": {"type": "test_request"}, "method": "heartbeat", "jsonrpc": "2.0"})
+                ending = await life
+        assert ending.refusal is not None
+        assert ending.refusal.trouble == Trouble.BANNED
+
+    run(test)
+
+
+def test_a_key_that_never_gets_a_channel_is_tried_at_a_distance() -> None:
+    async def test() -> None:
+        async with Server() as server:
+            Desk(server).dropped = set(LOGIN.streams([]))
+            async with connected(server) as (_, life, _):
+                ending = await life
+        assert ending.refusal is not None
+        assert ending.refusal.trouble == Trouble.AWAY
+        assert "lists none of our 11 streams" in ending.reason
+
+    run(test)
 
 
 def test_no_more_credits_are_spent_than_the_account_has_on_all_connections_together() -> None:

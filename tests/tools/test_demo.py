@@ -193,7 +193,7 @@ def test_configurations_that_do_not_go_together_are_said(tmp_path: Path, capsys:
     assert "binance.toml: another configuration is for binance too" in out
     assert code == 1
     code, out = run(arguments | {"configs": [ROOT / "configs" / "binance.toml"], "data": tmp_path / "again"}, capsys)
-    assert "binance.toml: no configuration with a local exchange: KeyError('local_symbols')" in out
+    assert "binance.toml: its [exchange] has no 'local_symbols'; expected one with local = true, as in configs/demo.toml" in out
     assert code == 1
 
 
