@@ -260,6 +260,8 @@ def sim(
     mdc sim --symbols 400 --rate max --count 10000000
 
     mdc sim --capture frames.zst --tls
+
+    mdc sim --exchange deribit --port 9002 --symbols 300   (its one login: mdc-demo, mdc-demo-secret)
     """
 
     def work() -> int:

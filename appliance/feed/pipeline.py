@@ -175,6 +175,8 @@ class Pipeline:
 
     def _write_events(self) -> None:
         writer = self.store.writer
+        missing: dict[str, int] = {}
+        closed = 0
         while writer.room_bytes > ROOM_FOR_RECORDS_BYTES and (events := self._window.take_events(64)):
             for kind, instrument, era, from_id, to_id, detected_ns in events:
                 fields = {
@@ -187,12 +189,14 @@ class Pipeline:
                     case EventKind.HOLE_DUE:
                         self._append(RecordType.GAP, **fields)
                         self.ledger.gap_told(instrument, era, from_id, to_id, detected_ns)
+                        missing[str(fields["asset"])] = missing.get(str(fields["asset"]), 0) + to_id - from_id + 1
                     case EventKind.JUMP:
                         writer.add_to("jumps")
                         self._append(RecordType.GAP, **fields, jump=True)
                         self.ledger.gap_told(instrument, era, from_id, to_id, detected_ns)
                     case EventKind.HOLE_CLOSED:
                         writer.add_to("gaps_closed")
+                        closed += 1
                         self._append(RecordType.GAP_CLOSED, **fields)
                     case _:
                         if kind == EventKind.BASELINE:
@@ -200,6 +204,12 @@ class Pipeline:
                         elif kind == EventKind.ERA:
                             writer.add_to("eras")
                         self._append(RecordType.STATUS, event=_STATUS_EVENTS[kind], **fields)
+        if missing:
+            logger.bind(chunk=self.chunk, event="gap").warning(
+                f"no leg brought {sum(missing.values())} ids of {len(missing)} instruments, {min(missing)} among them; recorded as gaps"
+            )
+        if closed:
+            logger.bind(chunk=self.chunk, event="gap_closed").info(f"{closed} gaps are closed")
 
     def _write_hole(self) -> None:
         flusher = self.store.flusher

@@ -183,7 +183,8 @@ class ChunkReader:
 def metas(directory: Path) -> list[tuple[str, int, Path]]:
     """Exchange, chunk and `.meta` file of each ring in a directory. Raises NotARing when it is no directory."""
     if not directory.is_dir():
-        raise NotARing(f"{directory}: is no directory; expected a ring directory or a journal directory")
+        what = "is a file" if directory.exists() else "does not exist"
+        raise NotARing(f"{directory}: {what}; expected the [ring] dir or the [journal] dir of an appliance, or a copy of one")
     return sorted((match["exchange"], int(match["chunk"]), path) for path in directory.iterdir() if (match := _META_NAME.match(path.name)))
 
 

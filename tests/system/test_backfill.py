@@ -91,19 +91,15 @@ def test_what_was_traded_while_the_appliance_was_down_is_fetched_at_its_start(he
 PAST = {"binance": "historicalTrades", "deribit": "get_last_trades_by_instrument"}
 
 
-@pytest.mark.parametrize("answer", ["429", "503", "html", "truncated", "404"])
+@pytest.mark.parametrize("answer", ["429", "503", "html"])
 @pytest.mark.parametrize("name", ["binance", "deribit"])
 def test_an_exchange_that_does_not_answer_is_asked_again(here: Site, name: str, answer: str) -> None:
     refusal = f"rest:answer={answer},path={PAST[name]},times=2,retry_after_s=1"
     flags = ["--symbols", "10", "--rate", "2000", "--fault", "hole:after=1000,trades=7", "--count", "4000", "--fault", refusal]
-    # Discovery and the look for successors come first and meet the refusals.
-    slow = answer == "404"
-    if slow:
-        flags[-1] = flags[-1].replace("times=2", "times=1")
     with local_exchange(*flags, name=name) as exchange, collecting(here, exchange, name) as one:
         one.ready()
         exchange.wait(lambda stats: stats["finished"])
-        one.wait(lambda: gaps_closed(here) == 1, 110.0 if slow else 40.0)
+        one.wait(lambda: gaps_closed(here) == 1, 40.0)
         assert one.logged("past trades: ")
         assert one.stop() == 0
     trades = here.trades()
