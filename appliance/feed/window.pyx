@@ -120,7 +120,7 @@ cdef class Window:
         return sequence.ended and sequence.highest == sequence.ended_highest and sequence.holes == 0
 
     cdef bint lacks(self, const TradeFields* trade) noexcept nogil:
-        """Whether a past trade is one that we have not: missing, or behind the highest. What is older than the baseline is not asked for."""
+        """Whether a past trade is missing, or behind the highest. What is older than the baseline is not asked for."""
         cdef Sequence* sequence
         if trade.instrument >= self.count:
             return False

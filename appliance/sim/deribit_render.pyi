@@ -13,7 +13,7 @@ class NotificationRenderer:
         generation: int = 2026,
         batch_us: int = 0,
         whole: bool = False,
-        combos: Mapping[int, Sequence[int]] = ...,
+        combos: Mapping[int, Sequence[int]] | None = None,
     ) -> Self: ...
     @property
     def frames(self) -> int: ...

@@ -91,7 +91,7 @@ cdef class NotificationRenderer:
 
     def __cinit__(self, Tape tape not None, instruments: Sequence[tuple[bytes, bytes, bool]],
                   channels: Sequence[tuple[bytes, Sequence[int]]], *, int generation=2026, int64_t batch_us=0, bint whole=False,
-                  combos: Mapping[int, Sequence[int]] = {}):
+                  combos: Mapping[int, Sequence[int]] | None = None):
         cdef Product product
         cdef Channel channel
         self.tape = tape
@@ -99,7 +99,7 @@ cdef class NotificationRenderer:
         for name, prefix, option in instruments:
             product.name, product.trade_id_prefix, product.option, product.combo = name, prefix, option, -1
             self.products.push_back(product)
-        for combo, legs in combos.items():
+        for combo, legs in (combos or {}).items():
             self.products[<int>combo].legs = legs
             for leg in legs:
                 self.products[<int>leg].combo = combo
