@@ -96,6 +96,9 @@ class Binance:
         # Unicode lower case leaves CJK alone. A wrongly cased stream is acknowledged and silent.
         return [f"{name.lower()}@trade" for name in names]
 
+    def brings_trades(self, stream: str) -> bool:
+        return True
+
     def connect_path(self, streams: Sequence[str]) -> tuple[str, list[str]]:
         path = "/stream"
         for taken, stream in enumerate(streams):

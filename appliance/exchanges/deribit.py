@@ -93,6 +93,9 @@ class Deribit:
             "platform_state",
         ]
 
+    def brings_trades(self, stream: str) -> bool:
+        return stream.startswith("trades.")
+
     def connect_path(self, streams: Sequence[str]) -> tuple[str, list[str]]:
         return "", list(streams)
 

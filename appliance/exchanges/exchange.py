@@ -254,6 +254,9 @@ class Exchange(Protocol):
     def streams(self, names: Iterable[str]) -> list[str]:
         """The streams that carry the trades of these instruments."""
 
+    def brings_trades(self, stream: str) -> bool:
+        """Whether a stream carries trades; a connection without any such is of no use."""
+
     def connect_path(self, streams: Sequence[str]) -> tuple[str, list[str]]:
         """What stands behind the websocket's host to get `streams`, and those of them that found no room in it."""
 

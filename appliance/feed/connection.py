@@ -315,8 +315,9 @@ class Connection:
                 repairs += 1
                 self._unasked += sorted(missing)
                 continue
-            if missing and len(missing) == len(self._wanted) and self.trades == trades:
-                reason = f"the exchange lists none of our {len(missing)} streams"
+            needed = {stream for stream in self._wanted if self._exchange.brings_trades(stream)}
+            if missing and missing >= needed and self.trades == trades:
+                reason = f"the exchange lists none of our {len(needed)} streams of trades"
                 if self.subscribed.is_set():
                     self.end(reason)
                 else:

@@ -237,11 +237,18 @@ GENERATIONS = {
     "starbase": "timestamp price direction instrument_name index_price trade_id trade_seq amount mark_price tick_direction "
     "starbase_match_id contracts starbase_timestamp",
 }
-NAMES = ["BTC-PERPETUAL", "BTC-25DEC26", "XRP_USDC-30JUN27-0d625-C", "BTC_USDC", "BTC-FS-A_B"]
+# By the exchange's kind: the names of its products, and what a record calls them.
+PRODUCTS = {
+    "future": {"BTC-PERPETUAL": "Perpetual", "SOL_USDC-PERPETUAL": "Perpetual", "BTC-25DEC26": "Future", "BTC_USDC-2OCT26": "Future"},
+    "option": {"BTC-25DEC26-72000-C": "Option", "XRP_USDC-30JUN27-0d625-P": "Option"},
+    "spot": {"BTC_USDC": "Spot", "ETH_BTC": "Spot"},
+    "future_combo": {"BTC-FS-25DEC26_PERP": "Spread"},
+    "option_combo": {"BTC-CS-19MAY26-70000_75000": "Spread", "ETH-STRG-19MAY26-74_79": "Spread"},
+}
 
 
 @st.composite
-def good_rows(draw: st.DrawFn) -> str:
+def good_rows(draw: st.DrawFn, names: list[str]) -> str:
     """A row of one generation, in its order or another, with or without what only some products have."""
     keys = GENERATIONS[draw(st.sampled_from(sorted(GENERATIONS)))].split()
     keys += draw(st.lists(st.sampled_from(["iv", "liquidation", "block_trade_id", "combo_id", "combo_trade_id"]), unique=True))
@@ -252,7 +259,7 @@ def good_rows(draw: st.DrawFn) -> str:
     values = {
         "timestamp": str(draw(st.integers(1_500_000_000_000, 4_000_000_000_000))),
         "direction": draw(st.sampled_from(['"buy"', '"sell"'])),
-        "instrument_name": f'"{draw(st.sampled_from(NAMES))}"',
+        "instrument_name": f'"{draw(st.sampled_from(names))}"',
         "trade_id": draw(st.sampled_from(['"{}"', '"ETH-{}"', "{}"])).format(draw(st.integers(1, 2**60))),
         "trade_seq": str(draw(st.integers(1, 2**62))),
         "starbase_match_id": str(draw(st.integers(2**53, 2**62))),
@@ -266,10 +273,19 @@ def good_rows(draw: st.DrawFn) -> str:
     return "{" + ",".join(f'"{key}":{values.get(key) or draw(digits)}' for key in keys) + "}"
 
 
-@given(st.lists(good_rows(), min_size=1, max_size=5), st.sampled_from(["raw", "100ms"]))
-@settings(max_examples=400, deadline=None)
-def test_rows_of_every_generation_product_and_spelling(rows: list[str], interval: str) -> None:
-    assert check(frame(*rows, channel=f"trades.option.any.{interval}")) == "TRADES"
+@given(st.data(), st.sampled_from(sorted(PRODUCTS)), st.sampled_from(["any", "BTC", "USDC"]), st.sampled_from(["raw", "100ms", "agg2"]))
+@settings(max_examples=600, deadline=None)
+def test_rows_of_every_generation_product_and_spelling(data: st.DataObject, product: str, currency: str, interval: str) -> None:
+    kinds = PRODUCTS[product]
+    rows = data.draw(st.lists(good_rows(list(kinds)), min_size=1, max_size=5))
+    message = frame(*rows, channel=f"trades.{product}.{currency}.{interval}")
+    assert check(message) == "TRADES"
+    instruments = Instruments("DERIBIT")
+    trades = DeribitDecoder(instruments).decode(message)[1]
+    assert len(trades) == len(rows)
+    for trade in trades:
+        name = str(trade["asset"])
+        assert instruments.kind(instruments.find(name)) == kinds[name]
 
 
 @st.composite

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from aiolimiter import AsyncLimiter
+from picows import WSCloseCode
 
 from appliance.exchanges import deribit_messages
 from appliance.exchanges.deribit import HEARTBEAT_S, Deribit
@@ -426,12 +427,28 @@ def test_a_refusal_of_too_many_requests_counts_whatever_it_answers() -> None:
 def test_a_key_that_never_gets_a_channel_is_tried_at_a_distance() -> None:
     async def test() -> None:
         async with Server() as server:
-            Desk(server).dropped = set(LOGIN.streams([]))
+            Desk(server).dropped = {stream for stream in LOGIN.streams([]) if stream.startswith("trades.")}
             async with connected(server) as (_, life, _):
                 ending = await life
         assert ending.refusal is not None
         assert ending.refusal.trouble == Trouble.AWAY
-        assert "lists none of our 11 streams" in ending.reason
+        assert "lists none of our 5 streams of trades" in ending.reason
+
+    run(test)
+
+
+def test_a_connection_that_is_too_slow_is_closed_by_the_exchange_and_says_so() -> None:
+    async def test() -> None:
+        async with Server() as server:
+            Desk(server)
+            async with connected(server) as (connection, life, _):
+                await connection.subscribed.wait()
+                transport = server.peers[0].transport
+                assert transport is not None
+                transport.send_close(WSCloseCode.POLICY_VIOLATION, b"connection_too_slow")
+                ending = await life
+        assert ending.refusal is None  # another one is opened at once
+        assert "connection_too_slow" in ending.reason
 
     run(test)
 

@@ -169,16 +169,43 @@ def test_no_child_inherits_the_login(here: Site) -> None:
         assert one.stop() == 0
 
 
-def test_two_exchanges_in_one_directory_are_refused(here: Site) -> None:
+def test_killed_at_a_listing_and_at_an_expiry_it_loses_nothing_and_tells_each_once(here: Site) -> None:
+    listed, expired = "BTC-25DEC26-75000-C", "BTC-25DEC26"
+    flags = ["--symbols", "13", "--rate", "2000", "--count", "30000", "--start-after", "2"]
+    faults = ["--fault", "listing:after=4000", "--fault", f"expiry:after=12000,symbol={expired}"]
+    with local_exchange(*flags, *faults, name="deribit") as exchange:
+        for said in (f"{listed} .* was listed", f"{expired} trades no more", None):
+            with appliance(config(here, exchange, feed="gap_grace_ms = 100")) as one:
+                if said is None:
+                    one.ready()
+                    exchange.wait(lambda stats: stats["finished"], 60.0)
+                    one.wait(lambda: len(set(here.trades(here.ring_dir))) == 30_000, 60.0)
+                    assert one.stop() == 0
+                else:
+                    one.wait(lambda said=said: one.logged(said), 40.0)  # type: ignore[misc]
+                    one.process.kill()
+                    one.process.wait()
+    values = list(here.values(None))
+    trades = [value for value in values if isinstance(value, Trade)]
+    assert len({(trade.asset, trade.exchange_trade_seq) for trade in trades}) == len(trades) == 30_000
+    told = [(value.event, value.fields["asset"]) for value in values if isinstance(value, Status) and value.event in ("listed", "ended")]
+    assert sorted(told) == [("ended", expired), ("listed", listed)]
+
+
+def test_two_exchanges_in_one_directory_are_refused_while_one_runs_and_when_it_has_ended(here: Site) -> None:
     with local_exchange("--symbols", "20", name="deribit") as exchange:
-        with appliance(config(here, exchange)) as one:
-            one.ready()
-            assert one.stop() == 0
-        path = config(here, exchange)
-        path.write_text(path.read_text().replace('name = "deribit"', 'name = "binance"'))
-        with appliance(path) as one:
-            assert one.ended() in (2, 3)
-            assert "deribit" in "".join(one.log)
+        deribit = config(here, exchange)
+        binance = deribit.with_name("binance.toml")
+        binance.write_text(deribit.read_text().replace('name = "deribit"', 'name = "binance"'))
+        with appliance(deribit) as first:
+            first.ready()
+            with appliance(binance) as second:
+                assert second.ended() == 3
+                assert "belongs to another running mdc-appliance" in "".join(second.log)
+            assert first.stop() == 0
+        with appliance(binance) as second:
+            assert second.ended() == 3
+            assert "deribit" in "".join(second.log)
 
 
 def test_the_kinds_of_all_products_are_recorded(here: Site) -> None:
