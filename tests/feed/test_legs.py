@@ -231,7 +231,7 @@ def test_an_announced_end_is_met_with_a_successor_before_the_old_connection_goes
                 old.send(trade(number))
             await fact(lambda: one.ears[0].trades == 5)
             server.usual_answer(server.peers[1], held[0])
-            await fact(lambda: alive(server) == [server.peers[1]])
+            await fact(lambda: alive(server) == [server.peers[1]] and one.told("closed"))
             assert one.told("leaving") == [{"leg": 0, "reason": "the exchange announced the end of this connection"}]
             assert one.told("closed")[0]["reason"] == "drained"
             assert len(server.peers) == 2

@@ -220,7 +220,7 @@ def test_a_flipped_byte_in_the_ring_is_reported_and_its_block_read_from_the_jour
 def test_a_directory_with_nothing_in_it_is_an_error_that_says_so(tmp_path: Path) -> None:
     with pytest.raises(NotARing, match=r"holds neither \*_trade_chunk\*\.meta nor"):
         open_rings(tmp_path)
-    with pytest.raises(NotARing, match="no directory"):
+    with pytest.raises(NotARing, match="does not exist"):
         open_rings(tmp_path / "absent")
 
 
