@@ -164,9 +164,9 @@ cdef class NotificationRenderer:
                 channel.rows.push_back(c",")
             self.put_row(&channel.rows, trade, self.combo_of(trade))
             channel.trades += 1
+            self.held += self.batch_us != 0
             if channel.rows.size() > 60_000:
                 self.finish(channel)
-        self.held += self.batch_us != 0
 
     cdef void finish_due(self, int64_t now_us) noexcept nogil:
         """The batches, if their time has come."""
@@ -178,7 +178,6 @@ cdef class NotificationRenderer:
         cdef size_t i
         for i in range(self.channels.size()):
             self.finish(&self.channels[i])
-        self.held = 0
 
     cdef void finish(self, Channel* channel) noexcept nogil:
         """Put the channel's notification on the wire."""
@@ -195,6 +194,7 @@ cdef class NotificationRenderer:
         self.out.append(channel.head)
         self.out.append(channel.rows)
         put(&self.out, b"]}}")
+        self.held -= channel.trades if self.batch_us else 0
         channel.rows.clear()
         channel.trades = 0
         self.frames += 1

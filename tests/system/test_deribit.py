@@ -157,6 +157,23 @@ def test_a_login_that_ends_on_both_legs_at_once_is_made_again_and_what_was_misse
     assert missing + len(trades) == stats["trades_generated"]
 
 
+@pytest.mark.parametrize("interval", ["raw", "100ms"])
+def test_five_thousand_instruments_at_twenty_thousand_trades_a_second_lose_nothing(here: Site, interval: str) -> None:
+    """Chains of options, most names first seen on the wire, several trades a frame."""
+    flags = ["--symbols", "5000", "--rate", "20000", "--count", "150000", "--start-after", "2"]
+    with local_exchange(*flags, name="deribit") as exchange:
+        with appliance(config(here, exchange, interval, capacity_mb=128)) as one:
+            one.ready()
+            exchange.wait(lambda stats: stats["trades_sent"] == 150_000, 60.0)
+            assert one.stop() == 0
+        stats = exchange.stats()
+    trades = [value for value in here.values(None) if isinstance(value, Trade)]
+    assert len({(trade.asset, trade.exchange_trade_seq) for trade in trades}) == len(trades) == 150_000
+    assert len({trade.asset for trade in trades}) > 4_500
+    assert stats["frames_sent"] < 2 * 150_000 / (4 if interval == "100ms" else 1.5)
+    assert here.gaps() == []
+
+
 def test_no_child_inherits_the_login(here: Site) -> None:
     with local_exchange("--symbols", "20", name="deribit") as exchange, appliance(config(here, exchange)) as one:
         one.ready()
