@@ -23,6 +23,8 @@ BASELINE_S = 30.0
 QUESTS_MAX = 10_000  # under way; further gaps wait in the window, where they are known anyway
 
 Quest = Gap | Successors
+GapKey = tuple[int, str, int, int, int]
+"""Chunk, asset, era, first and last id as told."""
 Sleep = Callable[[float], Awaitable[None]]
 
 
@@ -51,9 +53,11 @@ class Backfill:
         self._retained_s = hours * 3600
         self._trades_max = trades_max
         self._sleep = sleep
-        self._gaps: deque[Quest] = deque()  # the newest last, and asked first
-        self._successors: deque[Quest] = deque()
+        self._gaps: deque[Gap] = deque()  # the newest last, and asked first
+        self._successors: deque[Successors] = deque()
         self._later: list[tuple[float, int, Quest]] = []  # by when they may be asked again
+        self._under_way: dict[Quest, GapKey] = {}
+        self._given_up: set[GapKey] = set()  # said once, not at each look
         self._numbers = count()
         self._looked_s: dict[int, float] = {}
         self._log = logger.bind(exchange=exchange.name)
@@ -68,6 +72,8 @@ class Backfill:
                 await self._sleep(LOOK_S)
             elif wanted is not None:
                 await self._pursue(quest, wanted)
+            else:
+                self._end(quest)
 
     def _look(self) -> None:
         """Take up what has come to be missing."""
@@ -79,8 +85,9 @@ class Backfill:
                 self._ask_for_successors(ledger)
             if self._now_s() - self._looked_s.get(chunk.number, 0.0) >= LOOK_AGAIN_S:
                 self._looked_s[chunk.number] = self._now_s()
-                if not self._under_way:
-                    for gap in ledger.open_gaps():
+                known = {*self._under_way.values(), *self._given_up}
+                for gap in ledger.open_gaps():
+                    if (chunk.number, *gap[:4]) not in known:
                         self._add_gap(chunk, *gap)
 
     def _ask_for_successors(self, ledger: ChunkLedger) -> None:
@@ -94,20 +101,23 @@ class Backfill:
                 self._successors.append(quest)
 
     def _add_gap(self, chunk: Chunk, asset: str, era: int, from_id: int, to_id: int, opened_s: float) -> None:
-        if self._under_way >= QUESTS_MAX:
+        if len(self._under_way) >= QUESTS_MAX:
             return
+        key = (chunk.number, asset, era, from_id, to_id)
         ledger = chunk.pipeline.ledger
         if to_id - from_id >= self._trades_max:
             ledger.give_up(asset, era, (from_id, to_id - self._trades_max), f"beyond {self._trades_max:,} trades of one gap")
             from_id = to_id - self._trades_max + 1
         if self._now_s() - opened_s > self._retained_s:
             ledger.give_up(asset, era, (from_id, to_id), f"missing for more than {self._retained_s / 3600:g} h")
+            self._given_up.add(key)
             return
-        self._gaps.append(Gap(ledger, asset, era, (from_id, to_id), opened_s, self._exchange.rules.past_trades))
+        gap = Gap(ledger, asset, era, (from_id, to_id), opened_s, self._exchange.rules.past_trades)
+        self._under_way[gap] = key
+        self._gaps.append(gap)
 
-    @property
-    def _under_way(self) -> int:
-        return len(self._gaps) + sum(isinstance(quest, Gap) for _, _, quest in self._later)
+    def _end(self, quest: Quest) -> None:
+        self._under_way.pop(quest, None)
 
     def _next(self) -> Quest | None:
         if self._later and self._later[0][0] <= self._now_s():
@@ -137,6 +147,8 @@ class Backfill:
         again_s = quest.answer(wanted, answer.ids, self._now_s(), self._retained_s)
         if again_s is not None:
             self._again(quest, again_s)
+        else:
+            self._end(quest)
         await self._sleep(1 / self._exchange.rules.past_per_s)
 
     def _again(self, quest: Quest, delay_s: float) -> None:

@@ -20,8 +20,8 @@ def here(tmp_path: Path) -> Iterator[Site]:
 
 
 @contextmanager
-def collecting(here: Site, exchange: LocalExchange, name: str, legs: int = 1) -> Iterator[Appliance]:
-    feed = f"legs = {legs}\ngap_grace_ms = 100"
+def collecting(here: Site, exchange: LocalExchange, name: str, legs: int = 1, chunk_symbols: int = 400) -> Iterator[Appliance]:
+    feed = f"legs = {legs}\nchunk_symbols = {chunk_symbols}\ngap_grace_ms = 100"
     if name == "deribit":
         path = deribit_config(here, exchange, "100ms", feed=feed)
     else:
@@ -151,3 +151,22 @@ def test_a_killed_appliance_goes_on_with_the_gaps_that_were_open(here: Site) -> 
     trades = here.trades()
     assert len(set(trades)) == len(trades) == 6_000
     assert verify.run(rings=here.journal_dir, as_json=True) == 0
+
+
+def test_gaps_open_in_several_chunks_are_all_taken_up_again(here: Site) -> None:
+    holes = [f"hole:after=500,trades=3,symbol={symbol}" for symbol in ("BTCUSDT", "ETHUSDT", "TUSDT", "ETHBTC")]
+    flags = ["--symbols", "10", "--rate", "1000", "--count", "6000", *(text for hole in holes for text in ("--fault", hole))]
+    refusal = ["--fault", "rest:answer=503,path=historicalTrades,times=2"]
+    with local_exchange(*flags, *refusal) as exchange:
+        with collecting(here, exchange, "binance", chunk_symbols=2) as one:
+            one.ready()
+            one.wait(lambda: len({value.chunk for value in here.values(here.ring_dir) if isinstance(value, Gap)}) >= 3)
+            one.process.kill()
+            one.process.wait()
+        with collecting(here, exchange, "binance", chunk_symbols=2) as one:
+            one.ready()
+            exchange.wait(lambda stats: stats["finished"])
+            one.wait(lambda: len(here.trades(here.ring_dir)) == 6_000, 90.0)
+            assert one.stop() == 0
+    trades = here.trades()
+    assert len(set(trades)) == len(trades) == 6_000
