@@ -216,6 +216,43 @@ def verify(rings: Rings, as_json: AsJson = False) -> None:
 
 
 @mdc_app.command()
+def coverage(
+    rings: Rings,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="Trades from this time on, by the exchange's clock (UTC).")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Trades before this time.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", dir_okay=False, help="Write the certificate to this file.")] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option("--check", metavar="CERT", exists=True, dir_okay=False, help="Check that the directory is as this certificate says."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether the tape is whole: which trade ids are held, how each came, and what is missing, since when and why.
+
+    Exit status 1 when an id is missing. Ids that the exchange has proven never to have been traded are not.
+
+    [bold]Examples[/]
+
+    mdc coverage --rings /run/mdc/binance
+
+    mdc coverage --rings /var/lib/mdc/binance --from 2025-11-08 --to 2025-11-09 --out 2025-11-08.json
+
+    mdc coverage --rings /mnt/backup/binance --check 2025-11-08.json
+    """
+    if check is not None and (start, end, out) != (None, None, None):
+        raise typer.BadParameter("the certificate has its own span; --from, --to and --out do not go with it", param_hint="'--check'")
+
+    def work() -> int:
+        from appliance.tools import coverage as verb
+
+        return verb.run(rings=rings, start=start, end=end, out=out, check=check, as_json=as_json)
+
+    _leave(work)
+
+
+@mdc_app.command()
 def sim(
     exchange: Annotated[str, typer.Option("--exchange", metavar="NAME", help="Whose dialect to speak: binance or deribit.")] = "binance",
     host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Listen on this address.")] = "127.0.0.1",

@@ -23,6 +23,7 @@ GRACE_NS = 61_000_000_000
 ALIVE_NS = 1_000_000_000
 FLUSH_DEADLINE_S = 5.0
 STEP_RECORDS = 100_000
+FOREVER = 1 << 62  # no position comes this far
 KEPT = 1000  # faults and holes kept for the report; all are counted
 
 Advance = Callable[[int], None]
@@ -100,7 +101,11 @@ def examinations(directory: Path) -> "list[Examination]":
 
 
 class Examination:
-    """The examination of one chunk: the journal from its oldest record on, then what only the ring has."""
+    """The examination of one chunk: the journal from its oldest record on, then what only the ring has.
+
+    Set before `verdict`, when it is to be of a part: `since_position`, where a segment begins, and `until_position`; `scanner`,
+    when it is to count as well; `tell`, called with every record that is no trade.
+    """
 
     def __init__(self, exchange: str, chunk: int, meta_path: Path | None, journal_dir: Path | None) -> None:
         self.exchange = exchange
@@ -114,6 +119,11 @@ class Examination:
                 self.result.fault(0, str(error))
         self.journal_dir = journal_dir if self.ring is None else self.ring.journal_dir
         self.scanner = Scanner()
+        self.since_position = 0
+        self.until_position = FOREVER
+        self.tell: Callable[[Record], None] = lambda record: None
+        self.first_position = FOREVER  # of what was read
+        self.end_position = 0
         self._gaps: defaultdict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
         self._holes: list[tuple[int, int]] = []
         self._jumps: list[Jump] = []
@@ -146,7 +156,7 @@ class Examination:
                 self.result.fault(flushed, f"flushed cursor is ahead of committed ({target})")
             self._compare(self.ring)
             self._scan_journal(target)
-            if self.journal_dir is not None and self._journal_end < flushed > self.ring.first_position:
+            if self.journal_dir is not None and self._journal_end < min(flushed, self.until_position) > self.ring.first_position:
                 ends = f"ends at position {self._journal_end}" if self._journal_end else "has no segment"
                 self.result.fault(flushed, f"flushed up to here, but {self.journal_dir} {ends}")
             self._scan_ring(self.ring, target)
@@ -156,8 +166,29 @@ class Examination:
         else:
             self._scan_journal(None)
 
+    def begin_at(self, time_ns: int) -> None:
+        """Leave out what was written before `time_ns` (UNIX ns), as far as whole segments go."""
+        for segment in reversed(self._segments()):
+            reader = SegmentReader(segment.path)
+            try:
+                items = reader.poll(1)
+                if items and isinstance(items[0], Record) and items[0].write_ns < time_ns:
+                    self.since_position = reader.first_position
+                    return
+            finally:
+                reader.close()
+
     def _segments(self) -> list[Segment]:
-        return [] if self.journal_dir is None else segments(self.journal_dir, self.exchange, self.chunk)
+        found = [] if self.journal_dir is None else segments(self.journal_dir, self.exchange, self.chunk)
+        if self.since_position == 0 and self.until_position == FOREVER:
+            return found
+        # Those that end where it is to begin, or begin where it is to end, are of no interest.
+        ends = [self._begin(segment, FOREVER) for segment in found[1:]] + [FOREVER]
+        return [
+            segment
+            for segment, end in zip(found, ends, strict=True)
+            if end > self.since_position and self._begin(segment, 0) < self.until_position
+        ]
 
     def _opened(self, flushed: int | None) -> Iterable[SegmentReader]:
         """The segments in order, each bounded by where the next begins, the newest by the flushed cursor if there is one."""
@@ -217,7 +248,7 @@ class Examination:
             self.result.segments += 1
             if self.scanner.last_sequence == 0:
                 self.result.first_sequence = reader.first_sequence
-            self._scan(reader, reader.limit)
+            self._scan(reader, min(reader.limit, self.until_position))
             self._journal_end = reader.position
             self.result.open_end = reader.open_end
 
@@ -238,15 +269,17 @@ class Examination:
             ring.seek_sequence(expected)
         else:
             ring.seek_oldest()
-        self._scan(ring, target)
+        self._scan(ring, min(target, self.until_position))
 
     def _scan(self, reader: StreamReader, limit: int) -> None:
+        self.first_position = min(self.first_position, reader.position)
         while True:
             before = reader.position
             items = self.scanner.scan(reader, STEP_RECORDS, limit)
             for item in items:
                 self._take(item)
             self._advance(reader.position - before)
+            self.end_position = max(self.end_position, reader.position)
             if not items and reader.position == before:
                 return
 
@@ -266,6 +299,7 @@ class Examination:
                 self._judge_holes()  # what was overwritten cannot be told from what is missing
             case Record():
                 self._take_event(item)
+                self.tell(item)
 
     def _take_event(self, record: Record) -> None:
         if record.type not in (RecordType.HOLE, RecordType.GAP, RecordType.BOUNDARY, RecordType.SNAPSHOT):

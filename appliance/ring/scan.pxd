@@ -18,6 +18,8 @@ cdef struct TradeKey:
     Py_ssize_t asset_bytes
     int64_t id
     int64_t era
+    int64_t exchange_ts_ms
+    const char* said_end             # behind what the exchange said: the fields up to exchange_ts_ms
 
 
 cdef class Scanner:
@@ -41,5 +43,6 @@ cdef class Scanner:
 
     cdef const char* judge(self, const char* record) noexcept nogil
     cdef const char* judge_trade(self, const char* payload, const char* end, int64_t write_ns) noexcept nogil
+    cdef void counted(self, size_t index, const TradeKey* trade, const char* payload) noexcept nogil
     cdef bint add_id(self, vector[Run]* runs, int64_t id, int64_t write_ns) noexcept nogil
     cdef object judge_padding(self, StreamReader reader, uint64_t begin, uint64_t end, list items)

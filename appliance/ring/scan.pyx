@@ -127,7 +127,8 @@ cdef bint read_key(const char* at, const char* end, TradeKey* key) noexcept nogi
     at = literal(until(at, end, c','), end, b',"side":"', 9)
     at = literal(string_end(at, end), end, b'","exchange_trade_id":', 22)
     at = number(at, end, &key.id)
-    at = number(literal(at, end, b',"exchange_ts_ms":', 18), end, &ignored)
+    at = number(literal(at, end, b',"exchange_ts_ms":', 18), end, &key.exchange_ts_ms)
+    key.said_end = at
     at = number(literal(at, end, b',"writer_ts_ms":', 16), end, &ignored)
     at = number(literal(at, end, b',"recv_ts_ms":', 14), end, &ignored)
     at = number(literal(at, end, b',"parse_ts_ms":', 15), end, &ignored)
@@ -249,7 +250,11 @@ cdef class Scanner:
         if not self.add_id(&self.runs[index[0] - 1], trade.id, write_ns):
             self.duplicates += 1
             return b"trade id stands in the stream twice"
+        self.counted(index[0] - 1, &trade, payload)
         return NULL
+
+    cdef void counted(self, size_t index, const TradeKey* trade, const char* payload) noexcept nogil:
+        """For a tally: a trade that is here for the first time; `index` is that of its instrument and era."""
 
     cdef bint add_id(self, vector[Run]* runs, int64_t id, int64_t write_ns) noexcept nogil:
         """Put one id into the sorted, disjoint runs of ids seen; False when it was there."""
