@@ -253,6 +253,52 @@ def coverage(
 
 
 @mdc_app.command()
+def audit(
+    rings: Rings,
+    exchange: Annotated[str, typer.Option("--exchange", metavar="NAME", help="Whose trades they are: binance or deribit.")],
+    rest_url: Annotated[
+        str | None,
+        typer.Option(
+            "--rest-url", metavar="URL", envvar="MDC_EXCHANGE__REST_URL", help="Ask here instead of at the exchange's own address."
+        ),
+    ] = None,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option("--ca-file", metavar="FILE", exists=True, dir_okay=False, help="A private authority's certificates, PEM."),
+    ] = None,
+    samples: Annotated[int, typer.Option("--samples", metavar="N", min=1, help="How many times to pick an instrument and a time.")] = 20,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on for ever, with a line after each round of so many samples.")] = False,
+    share: Annotated[
+        float, typer.Option("--share", metavar="PERCENT", min=0.1, max=50, help="How much of the exchange's request budget to use.")
+    ] = 5.0,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="The same seed picks the same samples of the same data.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare samples of what is held with what the exchange says over REST, and publish the rate of errors.
+
+    Exit status 1 when a trade is missing or differs. A trade whose gap is on record counts as missing too.
+
+    [bold]Examples[/]
+
+    mdc audit --exchange binance --rings /run/mdc/binance
+
+    mdc audit --exchange deribit --rings /var/lib/mdc/deribit --samples 500 --json
+
+    mdc audit --exchange binance --rings /run/mdc/binance --follow --share 1
+    """
+
+    def work() -> int:
+        from appliance.tools import audit as verb
+
+        return verb.run(
+            rings=rings, exchange=exchange, rest_url=rest_url, ca_file=ca_file, samples=samples, follow=follow, share=share / 100,
+            seed=seed, as_json=as_json,
+        )  # fmt: skip
+
+    _leave(work)
+
+
+@mdc_app.command()
 def sim(
     exchange: Annotated[str, typer.Option("--exchange", metavar="NAME", help="Whose dialect to speak: binance or deribit.")] = "binance",
     host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Listen on this address.")] = "127.0.0.1",

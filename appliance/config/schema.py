@@ -71,7 +71,8 @@ def _url(secure: str, plain: str, url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
 
 
-def _rest_url(url: str) -> str:
+def checked_rest_url(url: str) -> str:
+    """The URL, if credentials and data may travel there. Raises ValueError."""
     return _url("https", "http", url)
 
 
@@ -127,7 +128,7 @@ class ExchangeSettings(Section):
     """Where the trades come from."""
 
     name: str = _setting(..., "the exchange", 'an exchange of this version, e.g. "binance"')
-    rest_url: Annotated[str, AfterValidator(_rest_url)] = _setting(
+    rest_url: Annotated[str, AfterValidator(checked_rest_url)] = _setting(
         "", "the exchange's REST interface", "https:// (http:// for this machine only), a host, maybe a port"
     )
     ws_url: Annotated[str, AfterValidator(_ws_url)] = _setting(

@@ -50,6 +50,7 @@ class Binance:
     """The spot market. `E` differs between connections (T2), so a trade's identity is its symbol and `t` alone."""
 
     name = "binance"
+    rest_url = "https://api.binance.com"
     # 300 connects in 5 minutes are allowed per address; the rest is left to whatever else runs behind it.
     rules = Rules(connects=240, connects_window_s=300.0, messages_per_s=5, weight_per_minute=6_000)
 

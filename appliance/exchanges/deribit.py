@@ -47,6 +47,7 @@ class Deribit:
     """Every product through the wildcard channels of its kinds. A trade's identity is its instrument and `trade_seq` (T14)."""
 
     name = "deribit"
+    rest_url = "https://www.deribit.com"
     by_channel = True
     paths = (REST_PATH, WS_PATH)
     # Weights are requests, of which 20 a second are allowed, and get_instruments once in ten seconds. Connects are not limited.

@@ -226,6 +226,10 @@ class Exchange(Protocol):
     def rules(self) -> Rules: ...
 
     @property
+    def rest_url(self) -> str:
+        """Where its REST interface is, for tools that read no configuration."""
+
+    @property
     def by_channel(self) -> bool:
         """Whether streams carry whole kinds of instruments, all into chunk 0; else each instrument has a stream and a place."""
 
