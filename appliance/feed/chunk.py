@@ -81,7 +81,10 @@ class Chunk:
             def listen(control: Connection) -> FeedHandler:
                 return FeedHandler(pipeline.path, leg, control)
 
-            return Connection(exchange, ws_url, streams, listen, trust, hear=news.hear, credits=limits.credits, log=log.bind(leg=leg))
+            return Connection(
+                exchange, ws_url, streams, listen, trust,
+                hear=news.hear, lapsed=legs.doubt, credits=limits.credits, log=log.bind(leg=leg),
+            )  # fmt: skip
 
         def tell(event: str, **fields: Any) -> None:
             pipeline.status(event, **fields)

@@ -94,6 +94,7 @@ class Connection:
         trust: ssl.SSLContext,
         *,
         hear: Callable[[InstrumentChanged | Announced], None] = lambda news: None,
+        lapsed: Callable[[float], None] = lambda since_s: None,
         pace: Pace | None = None,
         credits: AsyncLimiter | None = None,
         log: "Logger | None" = None,
@@ -107,9 +108,15 @@ class Connection:
         self.leaving_reason = ""
         self.unlisted: frozenset[str] = frozenset()
         """Streams that the exchange does not list though it was asked for them repeatedly."""
+        self.whole_since_s: float | None = None
+        """Since when it has had all its streams, as far as the exchange's lists tell (the loop's time); None: it has not."""
+        self.verified_s = 0.0
+        """When that was last compared."""
         self._exchange = exchange
         self._session = exchange.session()
         self._hear = hear
+        self._lapsed = lapsed  # called with `verified_s` of before, once it is whole again
+        self._has_lapsed = False
         self._wanted = dict.fromkeys(streams)
         self._listed: set[str] = set()  # by the answers to our requests
         path, self._unasked = exchange.connect_path(streams)
@@ -314,6 +321,7 @@ class Connection:
                 )
                 repairs += 1
                 self._unasked += sorted(missing)
+                self._has_lapsed |= self.subscribed.is_set()
                 continue
             needed = {stream for stream in self._wanted if self._exchange.brings_trades(stream)}
             if missing and missing >= needed and self.trades == trades:
@@ -325,6 +333,7 @@ class Connection:
                 return
             repairs = 0
             self._tell_unlisted(frozenset(missing))
+            self._tell_whole(not missing)
             self.subscribed.set()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._pace.verify_s or self._exchange.rules.verify_s):
@@ -345,6 +354,7 @@ class Connection:
             elif isinstance(answer, Rejected) and answer.login_lost:
                 self._log.bind(event="login_lost").warning(f"logging in again on the living connection: {answer.reason}")
                 self._hear(Announced("login_lost", {"reason": answer.reason, "noticed_ts_ms": int(time() * 1_000)}))
+                self._has_lapsed |= self.subscribed.is_set()
                 await self._has_begun()
             elif isinstance(answer, Rejected):
                 self._log.bind(event="subscribe_rejected").error(f"SUBSCRIBE refused: {answer.reason}")
@@ -378,6 +388,17 @@ class Connection:
                 return set(self._wanted) - answer.streams
         self._log.bind(event="list_unanswered").warning("the exchange does not list our subscriptions; taken as made, asked again later")
         return set()
+
+    def _tell_whole(self, whole: bool) -> None:
+        before_s, self.verified_s = self.verified_s, self._loop.time()
+        if not whole or self._has_lapsed:
+            self.whole_since_s = None
+        if self._has_lapsed:
+            # When it lost them is not known: at some time since the last look.
+            self._has_lapsed = False
+            self._lapsed(before_s)
+        if whole and self.whole_since_s is None:
+            self.whole_since_s = self.verified_s
 
     def _tell_unlisted(self, missing: frozenset[str]) -> None:
         if missing and missing != self.unlisted:

@@ -21,6 +21,8 @@ DRAIN_TURNS = 100
 HANDOVER_STEP_S = 0.05
 HANDOVER_QUIET_S = 10.0
 
+DOUBT_STEP_S = 0.5
+
 WATCH_S = 60.0
 # A leg that brings nothing while another brings this much in the same time is mute, whatever its pings say (T6).
 MUTE_TRADES = 100
@@ -171,7 +173,7 @@ class Legs:
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self.deaf = deaf
-        """Called when no leg is left that is subscribed."""
+        """Called when no leg is left that is subscribed, or after a time in which none may have had its streams."""
         self.subscribed = asyncio.Event()
         """One leg at least has been subscribed."""
         self.streams = dict.fromkeys(streams)
@@ -186,10 +188,10 @@ class Legs:
 
     async def run(self) -> None:
         """Keep every leg alive until cancelled. Raises ExchangeRefused, in a group, on 451 while that is fatal."""
-        async with asyncio.TaskGroup() as tasks:
+        async with asyncio.TaskGroup() as self._tasks:
             for leg in self._legs:
-                tasks.create_task(leg.keep())
-            tasks.create_task(self._watch())
+                self._tasks.create_task(leg.keep())
+            self._tasks.create_task(self._watch())
 
     def subscribe(self, streams: Iterable[str]) -> None:
         """Take more streams, on the connections that live and on all to come."""
@@ -197,6 +199,21 @@ class Legs:
         self.streams.update(dict.fromkeys(new))
         for connection in self.connections:
             connection.subscribe(new)
+
+    def doubt(self, since_s: float) -> None:
+        """A connection was without some of its streams, at some time since then (the loop's time), and has them again now."""
+        self._tasks.create_task(self._settle_doubt(since_s, asyncio.get_running_loop().time()))
+
+    async def _settle_doubt(self, since_s: float, until_s: float) -> None:
+        """Until another connection is known to have been whole all that time, or none is left that can have been: then nobody listened."""
+        while True:
+            whole = [one for one in self.connections if one.is_open and one.whole_since_s is not None and one.whole_since_s <= since_s]
+            if not whole:
+                self.deaf()
+                return
+            if any(one.verified_s >= until_s for one in whole):
+                return
+            await self.sleep(DOUBT_STEP_S)
 
     async def drain(self, timeout_s: float) -> None:
         """Say CLOSE on every connection, take what is still under way, open none again."""

@@ -35,7 +35,8 @@ class Fault:
     name: str
     specs: Sequence[str] = ()
     deribit: Sequence[str] | None = None
-    """Where Deribit has another way to misbehave like this; empty: none."""
+    """Where Deribit has another way to misbehave like this."""
+    deribit_only: bool = False
     one_leg: bool = True
     """Whether it is of interest with a single leg."""
     spares_a_leg: bool = False
@@ -49,8 +50,7 @@ class Fault:
         return [word for spec in specs for word in ("--fault", spec.format(past=PAST[exchange]))]
 
     def befalls(self, exchange: str, legs: int) -> bool:
-        has_none = exchange == "deribit" and self.deribit is not None and not self.deribit
-        return not has_none and (legs > 1 or self.one_leg)
+        return (exchange == "deribit" or not self.deribit_only) and (legs > 1 or self.one_leg)
 
 
 HOLE = "hole:after=1500,trades=20"
@@ -78,7 +78,8 @@ FAULTS = (
     Fault("ids withheld, REST answers 418", [HOLE, "rest:answer=418,path={past},times=1,retry_after_s=2"]),
     Fault("ids withheld, REST answers HTML", [HOLE, "rest:answer=html,path={past},times=2"]),
     Fault("ids withheld, REST sends half a body", [HOLE, "rest:answer=truncated,path={past},times=2"]),
-    Fault("login ends on one connection", deribit=["logout:after_s=1,connection=0"], specs=[], spares_a_leg=True),
+    Fault("login ends on one connection", ["logout:after_s=1,connection=0"], deribit_only=True, spares_a_leg=True),
+    Fault("login ends on every connection", ["logout:after_s=1"], deribit_only=True),
     Fault("kill -9, and a new start", killed=True),
 )  # fmt: skip
 
