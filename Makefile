@@ -4,7 +4,7 @@ INSTALL := @$(PYTHON) scripts/install.py
 RUN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench layers wheel clean
+.PHONY: help install demo test soak lint format bench layers wheel clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -19,7 +19,12 @@ demo:  ## Binance and Deribit side by side, made up here: a live view; then coun
 
 test:  ## the tests
 	$(INSTALL) test
-	@$(RUN)/python -m pytest $(ARGS)
+	@$(RUN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
+
+soak:  ## an hour of trades with a fault every few seconds (SECONDS=3600): nothing lost, nothing grows
+	$(INSTALL) test
+	@$(RUN)/python -m tests.system.soak $(or $(SECONDS),3600) binance
+	@$(RUN)/python -m tests.system.soak $(or $(SECONDS),3600) deribit
 
 lint:  ## style, types, stubs, layers, Cython
 	$(INSTALL) lint test bench

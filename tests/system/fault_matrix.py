@@ -129,7 +129,7 @@ def run(fault: Fault, exchange: str, legs: int, directory: Path) -> Outcome:
     login.write_text("".join(f"{name}={value}\n" for name, value in LOGIN.items()))
     login.chmod(0o600)
     with site(directory) as here, local_exchange(*flags, name=exchange) as local:
-        with _collecting(here, local, exchange, legs) as one:
+        with collecting(here, local, exchange, legs) as one:
             one.ready()
             if fault.killed:
                 local.wait(lambda stats: stats["trades_generated"] > TRADES // 4)
@@ -140,7 +140,7 @@ def run(fault: Fault, exchange: str, legs: int, directory: Path) -> Outcome:
                 _until_settled(here, local, outcome)
                 assert one.stop() == 0
         if fault.killed:
-            with _collecting(here, local, exchange, legs) as one:
+            with collecting(here, local, exchange, legs) as one:
                 one.ready()
                 _until_settled(here, local, outcome)
                 assert one.stop() == 0
@@ -149,7 +149,7 @@ def run(fault: Fault, exchange: str, legs: int, directory: Path) -> Outcome:
 
 
 @contextmanager
-def _collecting(here: Site, local: LocalExchange, exchange: str, legs: int) -> Iterator[Appliance]:
+def collecting(here: Site, local: LocalExchange, exchange: str, legs: int) -> Iterator[Appliance]:
     feed = f"legs = {legs}\ngap_grace_ms = 200"
     if exchange == "deribit":
         config = deribit_config(here, local, feed=feed)

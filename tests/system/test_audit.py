@@ -58,6 +58,7 @@ def test_what_was_recorded_is_what_the_exchange_has(here: Site, capsys: pytest.C
 
 @pytest.mark.parametrize("name", ["binance", "deribit"])
 def test_what_was_lost_is_found_missing(here: Site, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """T21: the oracle is the exchange's own answer for these ids, not that they follow each other."""
     flags = ["--symbols", "2", "--rate", "2000", "--count", "6000", "--start-after", "2", "--fault", "hole:after=1500,trades=9,every=500"]
     with local_exchange(*flags, name=name) as exchange:
         record(here, exchange, name, 5_000)

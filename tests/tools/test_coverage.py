@@ -75,6 +75,7 @@ def test_the_digest_is_of_the_exchange_s_own_words_in_any_order(tmp_path: Path, 
 
 
 def test_each_id_that_no_leg_brought_is_accounted_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """T23: the certificate says how each id was settled."""
     with Chunk(tmp_path, options=ROOMY) as chunk:
         chunk.trades("BTCUSDT", 1, 10)
         chunk.trades("BTCUSDT", 21, 30)
@@ -150,6 +151,7 @@ def test_a_span_of_time_has_its_trades_and_the_holes_at_its_edges(tmp_path: Path
 
 
 def test_a_time_without_a_leg_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """T1: a boundary is never silent."""
     with Chunk(tmp_path, options=ROOMY) as chunk:
         chunk.event(RecordType.BOUNDARY, event="start")
         status(chunk, "subscribed", leg=0)
