@@ -69,7 +69,6 @@ def test_whatever_befalls_one_leg_nothing_is_lost_that_the_other_delivered(here:
 
 
 def test_what_both_legs_missed_is_a_gap_record(here: Site) -> None:
-    """T14: counted by trade_seq; trade_id, which is per currency, would cry wolf all the time."""
     with local_exchange("--symbols", "20", "--rate", "2000", "--fault", "hole:after=3000,trades=5", name="deribit") as exchange:
         with appliance(config(here, exchange, feed="backfill = false")) as one:
             one.ready()

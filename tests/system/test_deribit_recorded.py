@@ -8,6 +8,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,7 @@ def notifications(rows: list[dict[str, str]], interval: str) -> Iterator[str]:
 @pytest.mark.parametrize("legs", [1, 2])
 @pytest.mark.parametrize("interval", ["raw", "100ms"])
 def test_every_real_trade_is_there_once_and_in_order_and_equal_by_value(here: Site, tmp_path: Path, interval: str, legs: int) -> None:
+    """T14: gaps are what trade_seq lacks; trade_id, which is per currency, jumps from trade to trade."""
     rows = real_trades()
     assert len(rows) == 6918
     capture = tmp_path / "frames.jsonl"
@@ -161,3 +163,9 @@ def test_every_real_trade_is_there_once_and_in_order_and_equal_by_value(here: Si
     assert got == wanted
     assert {trade.kind for trade in found if trade.asset.endswith("-C")} == {"Option"}
     assert {str(trade.kind) for trade in found if trade.asset == "BTC-PERPETUAL"} == {"Perpetual"}
+    lacking = 0
+    for values in wanted.values():
+        numbers = sorted(value[1] for value in values)
+        lacking += numbers[-1] - numbers[0] + 1 - len(numbers)
+    assert sum(gap.to_id - gap.from_id + 1 for gap in here.gaps()) == lacking
+    assert sum(after[0] != before[0] + 1 for values in wanted.values() for before, after in pairwise(values)) > 1_000
