@@ -137,19 +137,21 @@ class Successors:
         self._trades_max = trades_max
         self._known = known
         self._heard_s = heard_s
+        self._ask_newest = known is None
         self._done = False
 
     def question(self) -> Wanted | None:
         if self._done or self.ledger.highest(self._asset) != self._known:
             return None  # a live trade has come: if it is not the next one, that is a gap
-        return Wanted(self._asset, self._known, 1 if self._known is None else self._trades_max)
+        return Wanted(self._asset, None, 1) if self._ask_newest else Wanted(self._asset, self._known, self._trades_max)
 
     def answer(self, asked: Wanted, ids: Sequence[int], now_s: float, retained_s: float) -> float | None:
-        if self._known is not None and len(ids) >= self._trades_max:
-            self._known = self.ledger.highest(self._asset)
+        known, self._known = self._known, self.ledger.highest(self._asset)
+        if asked.from_id is not None and len(ids) >= self._trades_max:
             return 0.0
         # What was traded just before we listened again may not be in the database yet, and if nothing follows no live trade tells of it.
         wait_s = self._heard_s + CAUGHT_UP_S - now_s
-        self._known = self.ledger.highest(self._asset)
-        self._done = wait_s <= 0
-        return None if self._done else wait_s
+        # An answer without the id that we have proves nothing: it is not kept any more, and so may be what followed it.
+        self._done = wait_s <= 0 and (asked.from_id is None or known in ids)
+        self._ask_newest = True
+        return None if self._done else max(wait_s, 0.0)
