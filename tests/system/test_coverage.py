@@ -76,3 +76,21 @@ def test_what_the_exchange_has_forgotten_is_said_to_be_missing(here: Site, capsy
     assert {lack["reason"] for lack in lacking(document) if lack["state"] == "not_collected"} == {"older than what the exchange keeps"}
     (deaf,) = document["chunks"][0]["deaf"][1:-1]  # between the two lives
     assert deaf[1] > deaf[0]
+
+
+@pytest.mark.parametrize("name", ["binance", "deribit"])
+def test_what_was_forgotten_is_missing_although_nothing_trades_any_more(here: Site, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    flags = ["--symbols", "2", "--rate", "2000", "--fault", "retained_trades=64", "--count", "6000"]
+    with local_exchange(*flags, name=name) as exchange:
+        with collecting(here, exchange, name) as one:
+            one.ready()
+            exchange.wait(lambda stats: stats["trades_generated"] > 1_000)
+            assert one.stop() == 0
+        exchange.wait(lambda stats: stats["finished"], 40.0)
+        with collecting(here, exchange, name) as one:
+            one.ready()
+            one.wait(lambda: accounted(here) == 6_000, 120.0)
+            assert one.stop() == 0
+    code, document = cover(here.journal_dir, capsys)
+    assert code == 1
+    assert document["sentence"].startswith("The tape is not whole: ")
