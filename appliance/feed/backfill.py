@@ -13,13 +13,12 @@ from appliance.feed.backoff import Backoff
 from appliance.feed.chunk import Chunk
 from appliance.feed.ledger import ChunkLedger
 from appliance.feed.limits import Door, Limits
-from appliance.feed.quest import Gap, Successors, Wanted
+from appliance.feed.quest import CAUGHT_UP_S, Gap, Successors, Wanted
 from appliance.feed.worker import RestWorker
 
 LOOK_S = 0.25  # between two looks at what is missing
 LOOK_AGAIN_S = 600.0  # at gaps that found no room, or were given up for now
 PART_BYTES = 8 * 1024
-BASELINE_S = 30.0
 QUESTS_MAX = 10_000  # under way; further gaps wait in the window, where they are known anyway
 
 Quest = Gap | Successors
@@ -96,7 +95,7 @@ class Backfill:
             quest = Successors(ledger, asset, known, self._exchange.rules.past_trades, self._now_s())
             if known is None:
                 # A baseline for what is quiet. Of what trades the feed itself brings it, and may be behind the database.
-                self._again(quest, BASELINE_S)
+                self._again(quest, CAUGHT_UP_S)
             else:
                 self._successors.append(quest)
 

@@ -1,7 +1,7 @@
 """A set of integers kept as intervals."""
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class Intervals:
@@ -14,6 +14,10 @@ class Intervals:
                 self._intervals[-1] = (self._intervals[-1][0], max(last, self._intervals[-1][1]))
             else:
                 self._intervals.append((first, last))
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """All of them, in order, none next to another."""
+        return iter(self._intervals)
 
     def within(self, first: int, last: int) -> list[tuple[int, int]]:
         """The parts of `first` to `last` that are in the set."""

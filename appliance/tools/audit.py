@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from random import Random, random
@@ -164,9 +164,7 @@ class Audit:
             if missing:
                 # What came late stands further on.
                 elsewhere = self._sampler.search(sample.asset, missing)
-                trades, findings = compare(
-                    Sample(sample.asset, sample.kind, sample.first_id, sample.last_id, sample.held | elsewhere), past, self._exchange
-                )
+                trades, findings = compare(replace(sample, held=sample.held | elsewhere), past, self._exchange)
             self.report.add(sample, trades, findings, self._seen)
 
     async def _ask(self, sample: Sample) -> Past:

@@ -27,7 +27,6 @@ def certificate(surveys: Sequence[Survey], from_ms: int, to_ms: int, made_ts_ms:
         "sentence": sentence(surveys),
         "chunks": [survey.as_json() for survey in surveys],
     }
-    body = json.loads(json.dumps(body))  # tuples become lists, as they will be when it is read back
     return body | {"digest": _digest(body)}
 
 

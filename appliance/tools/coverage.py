@@ -1,15 +1,11 @@
 """`mdc coverage`: is the tape whole, and if not, what is missing."""
 
 import json
-import os
-import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
 from appliance.clock import unix_ns
@@ -18,7 +14,8 @@ from appliance.ring.examination import Advance, Examination, examinations
 from appliance.ring.merge import time_ns
 from appliance.ring.tally import FOREVER_MS
 from appliance.tools.certificate import certificate, differences, is_whole, moment, read, sentence
-from appliance.tools.survey import Instrument, Survey, survey
+from appliance.tools.examining import examined
+from appliance.tools.survey import SLACK_NS, Instrument, Survey, survey
 
 SHOWN = 20  # of each list, for people
 
@@ -32,7 +29,13 @@ def run(*, rings: Path, start: str | None, end: str | None, out: Path | None, ch
     if from_ms >= to_ms:
         raise ConfigError(f"--from {start} is not before --to {end}")
     with_digests = as_json or out is not None
-    surveys = _surveys(examinations(rings), lambda one, advance: survey(one, advance, from_ms, to_ms, digests=with_digests))
+
+    def look(one: Examination, advance: Advance) -> Survey:
+        if from_ms:
+            one.begin_at(from_ms * 1_000_000 - SLACK_NS)
+        return survey(one, advance, from_ms, to_ms, digests=with_digests)
+
+    surveys = examined("coverage", examinations(rings), look)
     if with_digests:
         text = json.dumps(certificate(surveys, from_ms, to_ms, unix_ns() // 1_000_000), indent=2, ensure_ascii=False)
         if out is not None:
@@ -58,7 +61,7 @@ def _check(rings: Path, path: Path, as_json: bool) -> int:
         part = parts[one.exchange, one.chunk]
         one.since_position, one.until_position = part["first_position"], part["end_position"]
     from_ms, to_ms = said["from_ts_ms"] or 0, said["to_ts_ms"] or FOREVER_MS
-    surveys = _surveys(chosen, lambda one, advance: survey(one, advance, from_ms, to_ms, since_time=False))
+    surveys = examined("coverage", chosen, lambda one, advance: survey(one, advance, from_ms, to_ms))
     wrong = [text for one in surveys for text in differences(parts[one.exchange, one.chunk], one)]
     if as_json:
         print(json.dumps({"good": not wrong, "differences": wrong, "sentence": said["sentence"]}, indent=2, ensure_ascii=False))
@@ -71,20 +74,6 @@ def _check(rings: Path, path: Path, as_json: bool) -> int:
     else:
         print(f"The directory is as certified on {moment(said['made_ts_ms'])} UTC. {said['sentence']}")
     return 1 if wrong else 0
-
-
-def _surveys(chunks: Sequence[Examination], look: Callable[[Examination, Advance], Survey]) -> list[Survey]:
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
-        console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True,
-    ) as progress:  # fmt: skip
-        task = progress.add_task("coverage", total=sum(chunk.size() for chunk in chunks))
-
-        def advance(size: int) -> None:
-            progress.advance(task, size)
-
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
-            return list(threads.map(lambda chunk: look(chunk, advance), chunks))
 
 
 def _time_ms(option: str, text: str) -> int:

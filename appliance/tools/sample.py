@@ -77,7 +77,7 @@ class Sampler:
             reader.close()
 
     def _trades(self, reader: ChunkReader, begin_ns: int, until_ns: int) -> dict[str, list[Trade]]:
-        """By instrument, what was written behind `begin_ns`, of the newest era of ids."""
+        """By instrument, what was written behind `begin_ns`, of the first era of ids."""
         found: defaultdict[str, list[Trade]] = defaultdict(list)
         reader.seek_time(begin_ns)
         read = 0

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from appliance.ring.examination import GRACE_NS, Advance, Examination, Verdict
+from appliance.ring.examination import GRACE_NS, Advance, Examination, Ids, Verdict
 from appliance.ring.intervals import Intervals
 from appliance.ring.layout import RecordType
 from appliance.ring.reader import Record
@@ -153,15 +153,11 @@ class Survey:
         return asdict(self)
 
 
-def survey(
-    examination: Examination, advance: Advance, from_ms: int = 0, to_ms: int = FOREVER_MS, *, digests: bool = True, since_time: bool = True
-) -> Survey:
-    """Read a chunk. With `since_time` it begins at the last segment that began well before `from_ms`, else where `examination` says."""
+def survey(examination: Examination, advance: Advance, from_ms: int = 0, to_ms: int = FOREVER_MS, *, digests: bool = True) -> Survey:
+    """Read a chunk, as far as `examination` is told to."""
     tally, events = Tally(from_ms, to_ms, digests), Events()
     examination.scanner = tally
     examination.tell = events.take
-    if from_ms and since_time:
-        examination.begin_at(from_ms * 1_000_000 - SLACK_NS)
     verdict = examination.verdict(advance)
     fault = verdict.fault_list[0] if verdict.fault_list else None
     return Survey(
@@ -186,12 +182,7 @@ def _instruments(taken: Iterable[Held], events: Events, verdict: Verdict, digest
     parts: defaultdict[Key, list[Held]] = defaultdict(list)
     for one in taken:
         parts[one.asset, one.era].append(one)
-    unsettled: defaultdict[Key, list[Run]] = defaultdict(list)
-    for ids in verdict.unsettled_holes:
-        unsettled[ids.asset, ids.era].append((ids.from_id, ids.to_id))
-    in_holes: defaultdict[Key, list[Run]] = defaultdict(list)
-    for ids in verdict.lost_holes:
-        in_holes[ids.asset, ids.era].append((ids.from_id, ids.to_id))
+    unsettled, in_holes = _by_key(verdict.unsettled_holes), _by_key(verdict.lost_holes)
     keys = {*parts, *(events.gaps if whole else ())}
     found = []
     for key in sorted(keys):
@@ -207,7 +198,7 @@ def _instruments(taken: Iterable[Held], events: Events, verdict: Verdict, digest
                 key[0],
                 key[1],
                 sum(part.trades for part in held),
-                spans.within(0, 1 << 62),
+                list(spans),
                 [run for first, last in _runs(held, "backfilled") for run in spans.within(first, last)],
                 [sum(counts) for counts in zip(*(part.legs for part in held), strict=True)],
                 lacking,
@@ -218,7 +209,14 @@ def _instruments(taken: Iterable[Held], events: Events, verdict: Verdict, digest
 
 
 def _runs(held: Sequence[Held], name: str) -> list[Run]:
-    return Intervals([run for part in held for run in getattr(part, name)]).within(0, 1 << 62)
+    return list(Intervals(run for part in held for run in getattr(part, name)))
+
+
+def _by_key(holes: Iterable[Ids]) -> defaultdict[Key, list[Run]]:
+    found: defaultdict[Key, list[Run]] = defaultdict(list)
+    for ids in holes:
+        found[ids.asset, ids.era].append((ids.from_id, ids.to_id))
+    return found
 
 
 def _lacking(

@@ -1,36 +1,21 @@
 """`mdc verify`: the integrity of ring and journal, record by record."""
 
 import json
-import os
-import sys
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
 from appliance.ring.examination import KEPT, Verdict, examinations
+from appliance.tools.examining import examined
 
 SHOWN = 20  # of each list, for people
 
 
 def run(*, rings: Path, as_json: bool) -> int:
     """Examine every chunk in the directory `rings`; 0 when all is good, else 1."""
-    chunks = examinations(rings)
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
-        console=console, disable=not sys.stderr.isatty(), transient=True,
-    ) as progress:  # fmt: skip
-        task = progress.add_task("verify", total=sum(chunk.size() for chunk in chunks))
-
-        def advance(size: int) -> None:
-            progress.advance(task, size)
-
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
-            verdicts = list(threads.map(lambda chunk: chunk.verdict(advance), chunks))
+    verdicts = examined("verify", examinations(rings), lambda chunk, advance: chunk.verdict(advance))
     if as_json:
         print(json.dumps([verdict.as_json() for verdict in verdicts], indent=2))
     else:
