@@ -7,8 +7,7 @@ runs a part of it, or all with MDC_LONG=1.
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,15 +15,16 @@ from typing import Any
 
 from appliance import Gap, GapClosed, Status, Trade
 from tests.local_exchange import LocalExchange, local_exchange
-from tests.system.appliance_process import Appliance, Site, appliance, site
+from tests.system.appliance_process import Site, site
+from tests.system.collecting import collecting
 from tests.system.deribit_site import LOGIN
-from tests.system.deribit_site import config as deribit_config
 
 ROOT = Path(__file__).parents[2]
 EXCHANGES = ("binance", "deribit")
 PAST = {"binance": "historicalTrades", "deribit": "get_last_trades_by_instrument"}
 TRADES, RATE, SYMBOLS = 8_000, 2_000, 10
 HEAL_S = 120.0
+GRACE_MS = 200
 BEGIN, END = "<!-- fault matrix -->", "<!-- end of the fault matrix -->"
 
 
@@ -125,11 +125,9 @@ def run(fault: Fault, exchange: str, legs: int, directory: Path) -> Outcome:
     """Let one fault befall one appliance in a directory of its own, until all is settled or HEAL_S are over."""
     flags = ["--symbols", str(SYMBOLS), "--rate", str(RATE), "--count", str(TRADES), "--start-after", str(legs), *fault.of(exchange)]
     outcome = Outcome(fault, exchange, legs)
-    login = directory / ".env"
-    login.write_text("".join(f"{name}={value}\n" for name, value in LOGIN.items()))
-    login.chmod(0o600)
+    give_login(directory)
     with site(directory) as here, local_exchange(*flags, name=exchange) as local:
-        with collecting(here, local, exchange, legs) as one:
+        with collecting(here, local, exchange, "raw", legs=legs, gap_grace_ms=GRACE_MS) as one:
             one.ready()
             if fault.killed:
                 local.wait(lambda stats: stats["trades_generated"] > TRADES // 4)
@@ -140,7 +138,7 @@ def run(fault: Fault, exchange: str, legs: int, directory: Path) -> Outcome:
                 _until_settled(here, local, outcome)
                 assert one.stop() == 0
         if fault.killed:
-            with collecting(here, local, exchange, legs) as one:
+            with collecting(here, local, exchange, "raw", legs=legs, gap_grace_ms=GRACE_MS) as one:
                 one.ready()
                 _until_settled(here, local, outcome)
                 assert one.stop() == 0
@@ -148,15 +146,11 @@ def run(fault: Fault, exchange: str, legs: int, directory: Path) -> Outcome:
     return outcome
 
 
-@contextmanager
-def collecting(here: Site, local: LocalExchange, exchange: str, legs: int) -> Iterator[Appliance]:
-    feed = f"legs = {legs}\ngap_grace_ms = 200"
-    if exchange == "deribit":
-        config = deribit_config(here, local, feed=feed)
-    else:
-        config = here.config(f'rest_url = "{local.rest_url}"\nws_url = "{local.ws_url}"', feed=feed)
-    with appliance(config) as one:
-        yield one
+def give_login(directory: Path) -> None:
+    """Deribit's, as an operator gives it: beside the configuration."""
+    login = directory / ".env"
+    login.write_text("".join(f"{name}={value}\n" for name, value in LOGIN.items()))
+    login.chmod(0o600)
 
 
 def _until_settled(here: Site, local: LocalExchange, outcome: Outcome) -> None:

@@ -17,7 +17,8 @@ from appliance.tools.certificate import is_whole, sentence
 from appliance.tools.survey import survey
 from tests.local_exchange import LocalExchange, local_exchange
 from tests.system.appliance_process import Appliance, Site, site
-from tests.system.fault_matrix import collecting
+from tests.system.collecting import collecting
+from tests.system.fault_matrix import GRACE_MS, give_login
 
 RATE, SYMBOLS = 5_000, 20
 LOOK_S = 1.0
@@ -82,8 +83,9 @@ def run(seconds: float, exchange: str, directory: Path) -> Soak:
     soak = Soak(seconds)
     flags = ["--symbols", str(SYMBOLS), "--rate", str(RATE), "--count", str(int(seconds * RATE)), "--start-after", "2"]
     faults = [word for fault in FAULTS for word in ("--fault", fault)]
+    give_login(directory)
     with site(directory) as here, local_exchange(*flags, *faults, name=exchange) as local:
-        with collecting(here, local, exchange, 2) as one:
+        with collecting(here, local, exchange, "raw", legs=2, gap_grace_ms=GRACE_MS) as one:
             one.ready()
             _watch(one, local, soak)
             soak.sent = local.stats()["trades_generated"]

@@ -10,8 +10,8 @@ import pytest
 from appliance.errors import CannotRun, ConfigError
 from appliance.tools import audit, sample
 from tests.local_exchange import LocalExchange, local_exchange
-from tests.system.appliance_process import Site, appliance, site
-from tests.system.deribit_site import config as deribit_config
+from tests.system.appliance_process import Site, site
+from tests.system.collecting import collecting
 from tests.tools.test_verify import records, rewrite
 
 
@@ -23,12 +23,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 
 def record(here: Site, exchange: LocalExchange, name: str, trades: int) -> None:
-    feed = "backfill = false\ngap_grace_ms = 100"
-    if name == "deribit":
-        config = deribit_config(here, exchange, "100ms", feed=feed)
-    else:
-        config = here.config(f'rest_url = "{exchange.rest_url}"\nws_url = "{exchange.ws_url}"', feed=feed)
-    with appliance(config) as one:
+    with collecting(here, exchange, name, legs=2, backfill=False) as one:
         one.ready()
         exchange.wait(lambda stats: stats["trades_sent"] >= trades)
         assert one.stop() == 0

@@ -1,32 +1,20 @@
 """What the feed did not bring is asked for over REST: the appliance on local exchanges that withhold trades."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from appliance import Gap, GapClosed, Status, Trade
 from appliance.tools import verify
-from tests.local_exchange import LocalExchange, local_exchange
-from tests.system.appliance_process import Appliance, Site, appliance, site
-from tests.system.deribit_site import config as deribit_config
+from tests.local_exchange import local_exchange
+from tests.system.appliance_process import Site, site
+from tests.system.collecting import collecting, in_two_lives, killed_in_between
 
 
 @pytest.fixture
 def here(tmp_path: Path) -> Iterator[Site]:
     with site(tmp_path) as one:
-        yield one
-
-
-@contextmanager
-def collecting(here: Site, exchange: LocalExchange, name: str, legs: int = 1, chunk_symbols: int = 400) -> Iterator[Appliance]:
-    feed = f"legs = {legs}\nchunk_symbols = {chunk_symbols}\ngap_grace_ms = 100"
-    if name == "deribit":
-        path = deribit_config(here, exchange, "100ms", feed=feed)
-    else:
-        path = here.config(f'rest_url = "{exchange.rest_url}"\nws_url = "{exchange.ws_url}"', feed=feed)
-    with appliance(path) as one:
         yield one
 
 
@@ -110,16 +98,7 @@ def test_an_exchange_that_does_not_answer_is_asked_again(here: Site, name: str, 
 def test_what_the_exchange_does_not_keep_any_more_is_said_to_be_given_up(here: Site, name: str) -> None:
     flags = ["--symbols", "2", "--rate", "1000", "--fault", "retained_trades=64", "--count", "8000"]
     with local_exchange(*flags, name=name) as exchange:
-        with collecting(here, exchange, name) as one:
-            one.ready()
-            exchange.wait(lambda stats: stats["trades_generated"] > 2_000)
-            assert one.stop() == 0
-        exchange.wait(lambda stats: stats["trades_generated"] > 4_000)
-        with collecting(here, exchange, name) as one:
-            one.ready()
-            exchange.wait(lambda stats: stats["finished"], 120.0)
-            one.wait(lambda: accounted(here) == 8_000, 120.0)
-            assert one.stop() == 0
+        in_two_lives(here, exchange, name, until=2_000, since=4_000, settled=lambda: accounted(here) == 8_000)
     values = list(here.values(None))
     assert accounted(here) == 8_000
     given_up = [value.fields for value in values if isinstance(value, Status) and value.event == "not_collected"]
@@ -138,16 +117,11 @@ def test_a_killed_appliance_goes_on_with_the_gaps_that_were_open(here: Site) -> 
     flags = ["--symbols", "10", "--rate", "1000", "--fault", "hole:after=1000,trades=7", "--count", "6000"]
     refusal = ["--fault", "rest:answer=503,path=historicalTrades,times=6"]
     with local_exchange(*flags, *refusal) as exchange:
-        with collecting(here, exchange, "binance") as one:
-            one.ready()
-            one.wait(lambda: any(isinstance(value, Gap) for value in here.values(here.ring_dir)))
-            one.process.kill()
-            one.process.wait()
-        with collecting(here, exchange, "binance") as one:
-            one.ready()
-            exchange.wait(lambda stats: stats["finished"])
-            one.wait(lambda: len(here.trades(here.ring_dir)) == 6_000, 120.0)
-            assert one.stop() == 0
+        killed_in_between(
+            here, exchange,
+            when=lambda: any(isinstance(value, Gap) for value in here.values(here.ring_dir)),
+            settled=lambda: len(here.trades(here.ring_dir)) == 6_000,
+        )  # fmt: skip
     trades = here.trades()
     assert len(set(trades)) == len(trades) == 6_000
     assert verify.run(rings=here.journal_dir, as_json=True) == 0
@@ -158,15 +132,11 @@ def test_gaps_open_in_several_chunks_are_all_taken_up_again(here: Site) -> None:
     flags = ["--symbols", "10", "--rate", "1000", "--count", "6000", *(text for hole in holes for text in ("--fault", hole))]
     refusal = ["--fault", "rest:answer=503,path=historicalTrades,times=2"]
     with local_exchange(*flags, *refusal) as exchange:
-        with collecting(here, exchange, "binance", chunk_symbols=2) as one:
-            one.ready()
-            one.wait(lambda: len({value.chunk for value in here.values(here.ring_dir) if isinstance(value, Gap)}) >= 3)
-            one.process.kill()
-            one.process.wait()
-        with collecting(here, exchange, "binance", chunk_symbols=2) as one:
-            one.ready()
-            exchange.wait(lambda stats: stats["finished"])
-            one.wait(lambda: len(here.trades(here.ring_dir)) == 6_000, 120.0)
-            assert one.stop() == 0
+        killed_in_between(
+            here, exchange,
+            when=lambda: len({value.chunk for value in here.values(here.ring_dir) if isinstance(value, Gap)}) >= 3,
+            settled=lambda: len(here.trades(here.ring_dir)) == 6_000,
+            chunk_symbols=2,
+        )  # fmt: skip
     trades = here.trades()
     assert len(set(trades)) == len(trades) == 6_000

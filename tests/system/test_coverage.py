@@ -11,7 +11,8 @@ import pytest
 from appliance.tools import coverage
 from tests.local_exchange import local_exchange
 from tests.system.appliance_process import Site, site
-from tests.system.test_backfill import accounted, collecting, gaps_closed
+from tests.system.collecting import collecting, in_two_lives
+from tests.system.test_backfill import accounted, gaps_closed
 
 
 @pytest.fixture
@@ -57,16 +58,7 @@ def test_what_was_fetched_or_never_existed_leaves_the_tape_whole(here: Site, cap
 def test_what_the_exchange_has_forgotten_is_said_to_be_missing(here: Site, capsys: pytest.CaptureFixture[str], name: str) -> None:
     flags = ["--symbols", "2", "--rate", "1000", "--fault", "retained_trades=64", "--count", "4000"]
     with local_exchange(*flags, name=name) as exchange:
-        with collecting(here, exchange, name) as one:
-            one.ready()
-            exchange.wait(lambda stats: stats["trades_generated"] > 1_000)
-            assert one.stop() == 0
-        exchange.wait(lambda stats: stats["trades_generated"] > 2_000)
-        with collecting(here, exchange, name) as one:
-            one.ready()
-            exchange.wait(lambda stats: stats["finished"], 120.0)
-            one.wait(lambda: accounted(here) == 4_000, 120.0)
-            assert one.stop() == 0
+        in_two_lives(here, exchange, name, until=1_000, since=2_000, settled=lambda: accounted(here) == 4_000)
     code, document = cover(here.journal_dir, capsys)
     assert code == 1
     assert document["sentence"].startswith("The tape is not whole: ")
@@ -82,15 +74,7 @@ def test_what_the_exchange_has_forgotten_is_said_to_be_missing(here: Site, capsy
 def test_what_was_forgotten_is_missing_although_nothing_trades_any_more(here: Site, capsys: pytest.CaptureFixture[str], name: str) -> None:
     flags = ["--symbols", "2", "--rate", "2000", "--fault", "retained_trades=64", "--count", "6000"]
     with local_exchange(*flags, name=name) as exchange:
-        with collecting(here, exchange, name) as one:
-            one.ready()
-            exchange.wait(lambda stats: stats["trades_generated"] > 1_000)
-            assert one.stop() == 0
-        exchange.wait(lambda stats: stats["finished"], 40.0)
-        with collecting(here, exchange, name) as one:
-            one.ready()
-            one.wait(lambda: accounted(here) == 6_000, 120.0)
-            assert one.stop() == 0
+        in_two_lives(here, exchange, name, until=1_000, since=6_000, settled=lambda: accounted(here) == 6_000)
     code, document = cover(here.journal_dir, capsys)
     assert code == 1
     assert document["sentence"].startswith("The tape is not whole: ")
