@@ -209,14 +209,14 @@ cdef class RingReader(StreamReader):
 
     cdef bint overtaken(self, uint64_t position) noexcept nogil:
         """Whether bytes at `position` may have changed. After a copy, behind an acquire fence, it judges the copy."""
-        return load_relaxed(&self.meta.claimed) > position + self.capacity
+        return load_relaxed(&self.meta.claimed) > position + self.capacity  # ring.pml: R_LAPPED
 
     cdef uint64_t oldest(self) noexcept nogil:
         """Position of the first block that is still whole."""
         cdef uint64_t claimed = load_acquire(&self.meta.claimed)
         if claimed <= self.meta.first_position + self.capacity:
             return self.meta.first_position
-        return (claimed - self.capacity + BLOCK_BYTES - 1) & ~<uint64_t>(BLOCK_BYTES - 1)
+        return (claimed - self.capacity + BLOCK_BYTES - 1) & ~<uint64_t>(BLOCK_BYTES - 1)  # ring.pml: R_OLDEST
 
     cdef Step next(self) noexcept nogil:
         cdef uint64_t committed, length, word
@@ -228,19 +228,19 @@ cdef class RingReader(StreamReader):
             return STEP_RECORD
         while True:
             # Acquire: pairs with the release in Writer.commit; all bytes before `committed` are visible.
-            committed = load_acquire(&self.meta.committed)
+            committed = load_acquire(&self.meta.committed)  # ring.pml: R_CURSOR
             if self.position >= committed:
                 return STEP_NOTHING
             available = block_end(self.position) - self.position
             shared = <const uint64_t*>(self.data + (self.position & self.mask))
-            word = load_relaxed(shared)
+            word = load_relaxed(shared)  # ring.pml: R_FIRST
             length = <uint32_t>word
             if (word >> 32) & 0xFF != PADDING:
                 if RECORD_HEADER_BYTES <= length <= available:
-                    copy_out(<uint64_t*>self.buffer, shared, align_up(length) >> 3)
+                    copy_out(<uint64_t*>self.buffer, shared, align_up(length) >> 3)  # ring.pml: R_COPY
             # Acquire fence: pairs with the release fence in Writer.announce. If any byte that was read belongs to a
             # later record, `claimed` is seen to cover it.
-            fence_acquire()
+            fence_acquire()  # ring.pml: R_FENCE
             if self.overtaken(self.position):
                 self.resume()
                 continue
