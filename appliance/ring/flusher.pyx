@@ -410,7 +410,7 @@ cdef class Flusher:
                 start = (committed - 1) & ~<uint64_t>(BLOCK_BYTES - 1)
         # Every block begins with a record; only where the stream ends, that is the one to come.
         if start < committed:
-            first = (<const RecordHeader*>(self.data + (start & (self.capacity - 1)))).sequence
+            first = load_relaxed(&(<const RecordHeader*>(self.data + (start & (self.capacity - 1)))).sequence)
         if self.overtaken(start):
             set_errno(0)
             return False
