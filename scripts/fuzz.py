@@ -67,6 +67,7 @@ def fuzz(target: str, seconds: int) -> Run:
             f"-max_len={INPUT_BYTES_MAX[target]}",
             f"-timeout={HANG_S}",
             "-rss_limit_mb=4096",
+            "-len_control=0",
             "-print_final_stats=1",
             f"-artifact_prefix={FOUND}/{target}-",
             str(corpus),

@@ -76,6 +76,8 @@ class Corrupt:
 cdef extern from "<unistd.h>" nogil:
     int SEEK_DATA
 
+cdef uint64_t POSITION_MAX = 1 << 62     # of a stream that can be: a century at 1 GB/s is less
+
 
 cdef const char* fault(const char* record, uint64_t position, uint64_t available) noexcept nogil:
     """What is wrong with the record at `record`, read at `position`; NULL when it is good."""
@@ -201,9 +203,14 @@ cdef class RingReader(StreamReader):
         cdef uint64_t committed = load_acquire(&self.meta.committed)
         cdef uint64_t claimed = load_acquire(&self.meta.claimed)
         cdef uint64_t later = load_acquire(&self.meta.committed)
-        if not self.meta.first_position <= flushed <= committed <= claimed <= later + self.capacity:
+        cdef uint64_t first = self.meta.first_position
+        if (
+            not first <= flushed <= committed <= claimed <= later + self.capacity
+            # A ring begins with a block, a record at a word; and no stream is so long that sums of positions overflow.
+            or first % BLOCK_BYTES or committed % WORD_BYTES or later > POSITION_MAX
+        ):
             raise NotARing(
-                f"{self.meta_path}: cursors are damaged: first {self.meta.first_position}, flushed {flushed}, committed {committed}, "
+                f"{self.meta_path}: cursors are damaged: first {first}, flushed {flushed}, committed {committed}, "
                 f"claimed {claimed}, capacity {self.capacity}; remove the ring's two files, the journal has what was flushed"
             )
 
@@ -510,6 +517,8 @@ cdef class SegmentReader(StreamReader):
             raise NotARing(f"{path}: format version {header.format_version}, this program reads {FORMAT_VERSION}")
         if header.crc32c != crc32c(<char*>head, 168):
             raise NotARing(f"{path}: the header's checksum does not match")
+        if header.first_position % BLOCK_BYTES or header.first_position > POSITION_MAX:
+            raise NotARing(f"{path}: the header is damaged: it begins at {header.first_position}, which is no block of a stream")
         self.first_position = header.first_position
         self.first_sequence = header.first_sequence
         self.epoch = header.epoch

@@ -4,9 +4,10 @@ A reader may refuse the file, or report damage; it must come to an end, and a re
 written, unless the patch gave the changed record its checksum.
 """
 
+import contextlib
 import shutil
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,13 +75,14 @@ class Image:
 class Target:
     """A good ring and its journal in `root`, to be damaged and read over and over."""
 
-    def __init__(self, root: Path, payloads: list[bytes]) -> None:
+    def __init__(self, root: Path, payloads: list[bytes], records: int) -> None:
+        root.mkdir()
         self.place = Place(root)
         store = self.place.open(options(capacity_blocks=2, segment_bytes=1 << 20))
         store.start()
         writer = store.writer
-        # Trades, and in each block a record that fills much of it: padding of several sizes.
-        for number in range(220):
+        # Trades, and among them some that fill much of a block: padding of several sizes.
+        for number in range(records):
             payload = payloads[number % len(payloads)] if number % 40 else b" " * (20_000 + 8 * number)
             while True:
                 try:
@@ -139,12 +141,10 @@ class Target:
                     del cut.now[value % (len(cut.now) + 1) :]
         return signed
 
-    def _judge(self, reader: StreamReader, signed: bool, first_only: bool = False) -> None:
+    def _judge(self, reader: StreamReader, signed: bool) -> None:
         for item in self._all(reader):
             if isinstance(item, Record) and not signed:
                 assert item == self.written.get(item.sequence), f"record {item.sequence} was never written"
-            if first_only:
-                break
 
     def _scan(self, reader: StreamReader) -> None:
         scanner = Scanner()
@@ -156,42 +156,41 @@ class Target:
             raise AssertionError("the scan goes in circles")
         scanner.take_holes()
 
-    def _examine(self, open_reader: Callable[[], RingReader | SegmentReader], signed: bool) -> None:
-        """Everything that a reader can be asked, each time from a new one's beginning."""
-        reader = open_reader()
-        try:
-            self._judge(reader, signed)
-            middle = len(self.written) // 2
-            for wanted in 0, middle, middle * 2 - 1, 1 << 62:
+    def _ask(self, reader: RingReader | SegmentReader, question: int, signed: bool) -> None:
+        """One of the things that a reader can be asked."""
+        middle = max(self.written) // 2
+        wanted = (0, middle, max(self.written), 1 << 62)[question >> 2 & 3]
+        match question & 3:
+            case 0:
+                self._judge(reader, signed)
+            case 1:
                 reader.seek_sequence(wanted)
                 self._judge(reader, signed)
-                reader.seek_time(self.written[min(middle, max(1, wanted))].write_ns)
-                self._judge(reader, signed, first_only=True)
-            reader.seek_sequence(0)
-            self._scan(reader)
-            if isinstance(reader, RingReader):
+            case 2:
+                reader.seek_time(self.written[min(max(wanted, 1), max(self.written))].write_ns)
+                self._judge(reader, signed)
+            case 3 if wanted == 0 or not isinstance(reader, RingReader):
+                self._scan(reader)
+            case 3:
                 reader.seek_newest()
                 self._judge(reader, signed)
                 for position in reader.committed, self.written[middle].position:
                     reader.persist_ns(position)
-                    if position % 8 == 0 and reader.committed >= 8:
-                        try:
-                            reader.raw(position, 8)
-                        except ValueError:
-                            pass  # not committed
+                    with contextlib.suppress(ValueError):  # not committed, not whole words
+                        reader.raw(position, 8)
                 reader.counters()
                 reader.histogram("recv_to_commit_ns")
                 assert reader.last_sequence >= 0
-        finally:
-            reader.close()
 
     def ring(self, data: bytes) -> None:
-        """Read a ring that `data` has damaged."""
-        signed = self._patch(data, self.meta, META, self.data, 0)
+        """Read a ring that all but the first byte of `data` damage; that one says what is asked of it."""
+        signed = self._patch(data[1:], self.meta, META, self.data, 0)
         try:
             self.meta.store()
             self.data.store()
-            self._examine(lambda: RingReader(self.place.meta_path), signed)
+            reader = RingReader(self.place.meta_path)
+            self._ask(reader, data[0] if data else 0, signed)
+            reader.close()
         except (NotARing, OSError):
             pass
         finally:
@@ -199,16 +198,17 @@ class Target:
             self.data.restore()
 
     def journal(self, data: bytes) -> None:
-        """Read a segment that `data` has damaged; its first byte says whether its end is known, and its header signed."""
-        how, patches = (data[0], data[1:]) if data else (0, b"")
-        signed = self._patch(patches, self.segment, SEGMENT, self.segment, JOURNAL_HEADER)
-        head = bytes(self.segment.now[:SEGMENT_CRC])
-        if how & 1:
-            self.segment.put(SEGMENT_CRC, struct.pack("<I", crc32c(head)))
-        limit = max(self.written.values(), key=lambda record: record.position).position if how & 2 else None
+        """Read a segment likewise; the first byte also says whether its end is known, and whether its header has its checksum."""
+        how = data[0] if data else 0
+        signed = self._patch(data[1:], self.segment, SEGMENT, self.segment, JOURNAL_HEADER)
+        if how & 0x80:
+            self.segment.put(SEGMENT_CRC, struct.pack("<I", crc32c(bytes(self.segment.now[:SEGMENT_CRC]))))
+        limit = max(record.position for record in self.written.values()) if how & 0x40 else None
         try:
             self.segment.store()
-            self._examine(lambda: SegmentReader(self.segment.path, limit), signed or bool(how & 1))
+            reader = SegmentReader(self.segment.path, limit)
+            self._ask(reader, how, signed)
+            reader.close()
         except (NotARing, OSError):
             pass
         finally:
