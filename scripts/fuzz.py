@@ -90,7 +90,10 @@ def main() -> int:
     status = 0
     for target in options.targets or TARGETS:
         run = fuzz(target, options.seconds)
-        print(f"{target}: {run.executions:,} inputs in {options.seconds} s, {run.edges:,} edges: {'good' if run.status == 0 else 'FOUND'}", flush=True)
+        print(
+            f"{target}: {run.executions:,} inputs in {options.seconds} s, {run.edges:,} edges: {'good' if run.status == 0 else 'FOUND'}",
+            flush=True,
+        )
         if run.status:
             print(run.words[-6000:])
             status = 1

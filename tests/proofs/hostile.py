@@ -122,7 +122,8 @@ class Target:
             relative = bool(what & 0x80)
             match what & 7:
                 case 0 | 1:
-                    header.change(*names[which % len(names)], value, relative)
+                    offset, size = names[which % len(names)]
+                    header.change(offset, size, value, relative)
                 case 2 | 3 | 4:
                     # The newest are those which a ring still has.
                     record = places[-1 - where % len(places)]
@@ -169,9 +170,9 @@ class Target:
             case 2:
                 reader.seek_time(self.written[min(max(wanted, 1), max(self.written))].write_ns)
                 self._judge(reader, signed)
-            case 3 if wanted == 0 or not isinstance(reader, RingReader):
+            case 3 if wanted == 0:
                 self._scan(reader)
-            case 3:
+            case 3 if isinstance(reader, RingReader):
                 reader.seek_newest()
                 self._judge(reader, signed)
                 for position in reader.committed, self.written[middle].position:

@@ -17,7 +17,7 @@ CURSOR = re.compile(r"store_\w+\(&self\.meta\.(claimed|committed|flushed),")
 
 # Small enough for each run of the tests; `make proofs` sets MDC_PROOFS=long and takes minutes.
 SHORT = {
-    "nobody dies": ("DEATHS=0", "LAST=8"),
+    "nobody dies": ("DEATHS=0", "LAST=7"),
     "a writer dies at any step": ("DEATHS=1", "LAST=6", "ROOM=5"),
     "mode safe with a flusher, a writer dies": ("SAFE", "DEATHS=1", "LAST=7", "ROOM=5"),
 }

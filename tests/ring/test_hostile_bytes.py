@@ -1,7 +1,6 @@
 """Files that no writer leaves behind, each found by fuzzing (scripts/fuzz.py): an error in words, never a hang or worse."""
 
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,13 @@ SEGMENT_FIRST_POSITION, SEGMENT_CRC = 48, 168  # docs/ring-format.md
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
+def place(tmp_path: Path) -> Place:
     found = Place(tmp_path)
     store = found.open(options(capacity_blocks=2))
     store.start()
     append(store, 100)
     assert store.drain(60)
-    yield found
+    return found
 
 
 def set_cursors(place: Place, **values: int) -> None:
