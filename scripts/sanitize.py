@@ -26,7 +26,7 @@ THREAD = Kind(
     # TSan knows no fences, and says so: every word that only a fence orders is an atomic, so it has nothing to say of it.
     ["-fsanitize=thread", "-Wno-tsan"],
     ["libtsan.so"],
-    environment={"TSAN_OPTIONS": "exitcode=66:halt_on_error=0:report_signal_unsafe=0"},
+    environment={"TSAN_OPTIONS": "exitcode=66:halt_on_error=0:report_signal_unsafe=0:history_size=7"},
     extra={"tests/proofs/ring_threads.pyx": "appliance/ring_threads.pyx"},
 )
 # What parses, copies and indexes: the ring with its processes, the decoders on their corpus, the windows.
@@ -76,7 +76,7 @@ def main() -> int:
         if kind is ADDRESS:
             status |= address(options.tests)
         else:
-            for mode, records in ("ring", 1_000_000), ("safe", 300_000), ("lossy", 1_000_000):
+            for mode, records in ("ring", 1_000_000), ("safe", 300_000), ("lossy", 6_000):
                 ended, words = threads(mode, records)
                 print(f"thread: {mode}: {words.strip()}")
                 status |= int(ended != 0)
