@@ -4,7 +4,7 @@ INSTALL := @$(PYTHON) scripts/install.py
 RUN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test soak lint format bench layers wheel clean
+.PHONY: help install demo test soak lint format bench layers proofs sanitize fuzz wheel clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -46,6 +46,18 @@ bench:  ## the benchmarks, each a comparison within one run
 
 layers:  ## the picture of the import layers, and the size of each module
 	@$(PYTHON) -m scripts.layers
+
+proofs:  ## the model of the ring's protocol in its long form: minutes, 4 GB of memory; needs spin
+	$(INSTALL) test
+	@MDC_PROOFS=long $(RUN)/python -m pytest tests/proofs/test_protocol.py -rP $(ARGS)
+
+sanitize:  ## the compiled modules under ASan, UBSan and TSan: 10 minutes
+	$(INSTALL) test
+	@$(RUN)/python -m scripts.sanitize $(ARGS)
+
+fuzz:  ## decoders, ring and journal readers on hostile bytes; needs clang. make SECONDS=600 fuzz: so long for each of four
+	$(INSTALL) test fuzz
+	@$(RUN)/python -m scripts.fuzz --seconds $(or $(SECONDS),60) $(ARGS)
 
 wheel:  ## dist/*.whl: what an operator installs
 	$(INSTALL)

@@ -7,6 +7,7 @@ from setuptools import Extension, setup
 
 HERE = Path(__file__).resolve().parent
 CORES = os.cpu_count() or 1
+INSTRUMENT = os.environ.get("MDC_INSTRUMENT", "").split()  # sanitizers, counters: scripts/instrument.py
 
 # What takes simdjson in whole, by #include "simdjson.cpp": its C++ source lies in the pysimdjson package.
 USES_SIMDJSON = {"appliance.exchanges.json_index"}
@@ -33,7 +34,8 @@ def compiled_modules() -> list[Extension]:
             include_dirs=[str(HERE), str(include)],
             # No -march=native: simdjson and CRC32C choose their instructions at run time.
             # -g0: Debian's Python asks for -g, which is a third of the build's time and most of the files' size.
-            extra_compile_args=["-std=c++20", "-O3", "-g0", "-fno-strict-aliasing", "-Wno-address-of-packed-member"],
+            extra_compile_args=["-std=c++20", "-O3", "-g0", "-fno-strict-aliasing", "-Wno-address-of-packed-member", *INSTRUMENT],
+            extra_link_args=INSTRUMENT,
             depends=[str(header.relative_to(HERE)) for header in sorted(path.parent.glob("*.hpp"))],
         )
 

@@ -387,7 +387,7 @@ cdef class DeribitDecoder(Decoder):
             if row.trade.instrument >= 0:
                 continue
             own = kind if kind != NULL else kind_by_name(row.name.text, row.name.size)
-            if memcmp(own, b"Future", 7) == 0 and is_perpetual(row.name.text, row.name.size):
+            if is_text(own, length(own), b"Future", 6) and is_perpetual(row.name.text, row.name.size):
                 own = b"Perpetual"
             row.trade.instrument = self.instruments.learn(row.name.text, row.name.size, own)
             if row.trade.instrument < 0:

@@ -252,7 +252,7 @@ cdef class Flusher:
         """One group commit: all that is committed, up to a turn. False after a disk error."""
         cdef uint64_t turn = load_acquire(&self.turn_at)
         # Acquire: pairs with the release in Writer.commit.
-        cdef uint64_t target = load_acquire(&self.meta.committed)
+        cdef uint64_t target = load_acquire(&self.meta.committed)  # ring.pml: F_CURSOR
         cdef int64_t started
         cdef struct_stat status
         cdef uint64_t sequence = self.flushed_sequence
@@ -299,7 +299,7 @@ cdef class Flusher:
         self.mark()
         store_release(&self.meta.flushed_sequence, self.flushed_sequence)
         # Release: pairs with the acquire in Writer.room and in readers; the bytes are on disk.
-        store_release(&self.meta.flushed, self.flushed)
+        store_release(&self.meta.flushed, self.flushed)  # ring.pml: F_FLUSHED
         return True
 
     cdef void mark(self) noexcept nogil:
@@ -345,6 +345,7 @@ cdef class Flusher:
             else:
                 size = min(end - start, self.capacity - (start & (self.capacity - 1)), <uint64_t>SPAN_BYTES_MAX)
                 size &= ~<uint64_t>(PAGE_BYTES - 1)
+                # ring.pml: F_COPY
                 if not self.write_pages(self.data + (start & (self.capacity - 1)), start, size) or self.lost(start, size):
                     return False
             start += size
@@ -398,7 +399,7 @@ cdef class Flusher:
         cdef char hidden[NAME_BYTES]
         cdef JournalHeader* header = <JournalHeader*>self.header
         cdef uint64_t claimed = load_acquire(&self.meta.claimed)
-        cdef uint64_t start = self.flushed & ~<uint64_t>(BLOCK_BYTES - 1)
+        cdef uint64_t start = self.flushed & ~<uint64_t>(BLOCK_BYTES - 1)  # ring.pml: F_SEGMENT
         cdef uint64_t committed = load_acquire(&self.meta.committed)
         cdef uint64_t first = self.flushed_sequence + 1
         cdef bint hole = claimed > start + self.capacity
@@ -409,7 +410,7 @@ cdef class Flusher:
                 start = (committed - 1) & ~<uint64_t>(BLOCK_BYTES - 1)
         # Every block begins with a record; only where the stream ends, that is the one to come.
         if start < committed:
-            first = (<const RecordHeader*>(self.data + (start & (self.capacity - 1)))).sequence
+            first = load_relaxed(&(<const RecordHeader*>(self.data + (start & (self.capacity - 1)))).sequence)
         if self.overtaken(start):
             set_errno(0)
             return False

@@ -93,24 +93,26 @@ def sizes() -> dict[str, int]:
 
 def offsets() -> dict[str, int]:
     """Offsets within `.meta` that the C compiler sees, for the test that pins them."""
-    cdef Meta* meta = NULL
+    cdef bytearray room = bytearray(sizeof(Meta))
+    cdef char* begin = room
+    cdef Meta* meta = <Meta*>begin
     return {
-        "capacity": <size_t>&meta.capacity,
-        "first_position": <size_t>&meta.first_position,
-        "journal_dir": <size_t>&meta.journal_dir,
-        "claimed": <size_t>&meta.claimed,
-        "committed": <size_t>&meta.committed,
-        "flushed": <size_t>&meta.flushed,
-        "watermark_ns": <size_t>&meta.watermark_ns,
-        "heartbeat_ns": <size_t>&meta.heartbeat_ns,
-        "mode": <size_t>&meta.mode,
-        "replaced": <size_t>&meta.replaced,
-        "counters": <size_t>&meta.counters,
-        "flusher_counters": <size_t>&meta.flusher_counters,
-        "recv_to_commit_ns": <size_t>&meta.recv_to_commit_ns,
-        "fdatasync_ns": <size_t>&meta.fdatasync_ns,
-        "flush_marks_count": <size_t>&meta.flush_marks_count,
-        "flush_marks": <size_t>&meta.flush_marks,
+        "capacity": <char*>&meta.capacity - begin,
+        "first_position": <char*>&meta.first_position - begin,
+        "journal_dir": <char*>&meta.journal_dir - begin,
+        "claimed": <char*>&meta.claimed - begin,
+        "committed": <char*>&meta.committed - begin,
+        "flushed": <char*>&meta.flushed - begin,
+        "watermark_ns": <char*>&meta.watermark_ns - begin,
+        "heartbeat_ns": <char*>&meta.heartbeat_ns - begin,
+        "mode": <char*>&meta.mode - begin,
+        "replaced": <char*>&meta.replaced - begin,
+        "counters": <char*>&meta.counters - begin,
+        "flusher_counters": <char*>&meta.flusher_counters - begin,
+        "recv_to_commit_ns": <char*>&meta.recv_to_commit_ns - begin,
+        "fdatasync_ns": <char*>&meta.fdatasync_ns - begin,
+        "flush_marks_count": <char*>&meta.flush_marks_count - begin,
+        "flush_marks": <char*>&meta.flush_marks - begin,
     }
 
 

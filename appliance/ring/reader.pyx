@@ -76,6 +76,8 @@ class Corrupt:
 cdef extern from "<unistd.h>" nogil:
     int SEEK_DATA
 
+cdef uint64_t POSITION_MAX = 1 << 62     # of a stream that can be: a century at 1 GB/s is less
+
 
 cdef const char* fault(const char* record, uint64_t position, uint64_t available) noexcept nogil:
     """What is wrong with the record at `record`, read at `position`; NULL when it is good."""
@@ -201,22 +203,27 @@ cdef class RingReader(StreamReader):
         cdef uint64_t committed = load_acquire(&self.meta.committed)
         cdef uint64_t claimed = load_acquire(&self.meta.claimed)
         cdef uint64_t later = load_acquire(&self.meta.committed)
-        if not self.meta.first_position <= flushed <= committed <= claimed <= later + self.capacity:
+        cdef uint64_t first = self.meta.first_position
+        if (
+            not first <= flushed <= committed <= claimed <= later + self.capacity
+            # A ring begins with a block, a record at a word; and no stream is so long that sums of positions overflow.
+            or first % BLOCK_BYTES or committed % WORD_BYTES or later > POSITION_MAX
+        ):
             raise NotARing(
-                f"{self.meta_path}: cursors are damaged: first {self.meta.first_position}, flushed {flushed}, committed {committed}, "
+                f"{self.meta_path}: cursors are damaged: first {first}, flushed {flushed}, committed {committed}, "
                 f"claimed {claimed}, capacity {self.capacity}; remove the ring's two files, the journal has what was flushed"
             )
 
     cdef bint overtaken(self, uint64_t position) noexcept nogil:
         """Whether bytes at `position` may have changed. After a copy, behind an acquire fence, it judges the copy."""
-        return load_relaxed(&self.meta.claimed) > position + self.capacity
+        return load_relaxed(&self.meta.claimed) > position + self.capacity  # ring.pml: R_LAPPED
 
     cdef uint64_t oldest(self) noexcept nogil:
         """Position of the first block that is still whole."""
         cdef uint64_t claimed = load_acquire(&self.meta.claimed)
         if claimed <= self.meta.first_position + self.capacity:
             return self.meta.first_position
-        return (claimed - self.capacity + BLOCK_BYTES - 1) & ~<uint64_t>(BLOCK_BYTES - 1)
+        return (claimed - self.capacity + BLOCK_BYTES - 1) & ~<uint64_t>(BLOCK_BYTES - 1)  # ring.pml: R_OLDEST
 
     cdef Step next(self) noexcept nogil:
         cdef uint64_t committed, length, word
@@ -228,19 +235,19 @@ cdef class RingReader(StreamReader):
             return STEP_RECORD
         while True:
             # Acquire: pairs with the release in Writer.commit; all bytes before `committed` are visible.
-            committed = load_acquire(&self.meta.committed)
+            committed = load_acquire(&self.meta.committed)  # ring.pml: R_CURSOR
             if self.position >= committed:
                 return STEP_NOTHING
             available = block_end(self.position) - self.position
             shared = <const uint64_t*>(self.data + (self.position & self.mask))
-            word = load_relaxed(shared)
+            word = load_relaxed(shared)  # ring.pml: R_FIRST
             length = <uint32_t>word
             if (word >> 32) & 0xFF != PADDING:
                 if RECORD_HEADER_BYTES <= length <= available:
-                    copy_out(<uint64_t*>self.buffer, shared, align_up(length) >> 3)
+                    copy_out(<uint64_t*>self.buffer, shared, align_up(length) >> 3)  # ring.pml: R_COPY
             # Acquire fence: pairs with the release fence in Writer.announce. If any byte that was read belongs to a
             # later record, `claimed` is seen to cover it.
-            fence_acquire()
+            fence_acquire()  # ring.pml: R_FENCE
             if self.overtaken(self.position):
                 self.resume()
                 continue
@@ -510,6 +517,8 @@ cdef class SegmentReader(StreamReader):
             raise NotARing(f"{path}: format version {header.format_version}, this program reads {FORMAT_VERSION}")
         if header.crc32c != crc32c(<char*>head, 168):
             raise NotARing(f"{path}: the header's checksum does not match")
+        if header.first_position % BLOCK_BYTES or header.first_position > POSITION_MAX:
+            raise NotARing(f"{path}: the header is damaged: it begins at {header.first_position}, which is no block of a stream")
         self.first_position = header.first_position
         self.first_sequence = header.first_sequence
         self.epoch = header.epoch

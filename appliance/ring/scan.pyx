@@ -101,11 +101,13 @@ cdef const char* number(const char* at, const char* end, int64_t* value) noexcep
         at += 1
     begin = at
     value[0] = 0
+    # 18 digits always fit; 19 may overflow, and no exchange counts that far.
     while at < end and c'0' <= at[0] <= c'9':
+        if at - begin == 18:
+            return NULL
         value[0] = value[0] * 10 + (at[0] - c'0')
         at += 1
-    # 18 digits always fit; 19 may overflow, and no exchange counts that far.
-    if at == begin or at - begin > 18:
+    if at == begin:
         return NULL
     if negative:
         value[0] = -value[0]

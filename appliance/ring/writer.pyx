@@ -55,8 +55,8 @@ cdef class Writer:
         self.meta = <Meta*>meta.address
         self.data = data.address
         self.capacity = data.size
-        self.position = load_acquire(&self.meta.committed)
-        self.claimed = max(load_acquire(&self.meta.claimed), self.position)
+        self.position = load_acquire(&self.meta.committed)  # ring.pml: W_TAKE
+        self.claimed = max(load_acquire(&self.meta.claimed), self.position)  # ring.pml: W_GO_ON
         self.sequence = sequence
         self.last_write_ns = last_write_ns
         self.flushed_seen = load_acquire(&self.meta.flushed) & ~<uint64_t>(BLOCK_BYTES - 1)
@@ -87,7 +87,7 @@ cdef class Writer:
         """
         if not self.journaled or load_relaxed(&self.meta.mode) != MODE_SAFE:
             return self.capacity
-        self.flushed_seen = load_acquire(&self.meta.flushed) & ~<uint64_t>(BLOCK_BYTES - 1)
+        self.flushed_seen = load_acquire(&self.meta.flushed) & ~<uint64_t>(BLOCK_BYTES - 1)  # ring.pml: W_ROOM
         if self.position - self.flushed_seen > self.capacity:
             return 0
         return self.flushed_seen + self.capacity - self.position
@@ -143,9 +143,9 @@ cdef class Writer:
         if padding:
             self.store_padding(position, padding)
             position += padding
-        copy_in(<uint64_t*>(self.data + (position & (self.capacity - 1))), <uint64_t*>self.staging, stride >> 3)
+        copy_in(<uint64_t*>(self.data + (position & (self.capacity - 1))), <uint64_t*>self.staging, stride >> 3)  # ring.pml: W_DATA
         # Release: pairs with the acquire in Reader.next. The record must be visible before the cursor.
-        store_release(&self.meta.committed, end)
+        store_release(&self.meta.committed, end)  # ring.pml: W_COMMIT
         self.sequence += 1
         # After `committed`, so that who reads the sequence first never finds it ahead of the position.
         store_release(&self.meta.committed_sequence, self.sequence)
@@ -158,15 +158,15 @@ cdef class Writer:
         """Bytes up to `end` are about to change. Never goes down: a writer that died may have announced more."""
         if end > self.claimed:
             self.claimed = end
-            store_relaxed(&self.meta.claimed, end)
+            store_relaxed(&self.meta.claimed, end)  # ring.pml: W_CLAIM
         # Readers must see `claimed` before any byte that changes: pairs with the acquire fences in RingReader.
-        fence_release()
+        fence_release()  # ring.pml: W_FENCE
 
     cdef void store_padding(self, uint64_t position, uint64_t size) noexcept nogil:
         """Zeros up to a block's end, the first word says so. `claimed` covers them already."""
         cdef uint64_t* shared = <uint64_t*>(self.data + (position & (self.capacity - 1)))
         cdef uint64_t i
-        store_relaxed(shared, size | (<uint64_t>PADDING << 32))
+        store_relaxed(shared, size | (<uint64_t>PADDING << 32))  # ring.pml: W_PAD
         for i in range(1, size >> 3):
             store_relaxed(shared + i, 0)
 
@@ -178,7 +178,7 @@ cdef class Writer:
         self.announce(self.position + size)
         self.store_padding(self.position, size)
         self.position += size
-        store_release(&self.meta.committed, self.position)
+        store_release(&self.meta.committed, self.position)  # ring.pml: W_PADDED
 
     cdef void count(self, int counter, uint64_t amount) noexcept nogil:
         add(&self.meta.counters[counter], amount)
