@@ -22,7 +22,7 @@ from appliance.feed.chunk import Chunk
 from appliance.feed.chunks import Chunks
 from appliance.feed.discovery import Discovery
 from appliance.feed.heartbeat import Heartbeat
-from appliance.feed.limits import Limits
+from appliance.feed.limits import Limits, unstepped
 from appliance.feed.local import Address, LocalExchange
 from appliance.feed.notify import Notifier
 from appliance.feed.worker import Listing, RestWorker
@@ -60,7 +60,7 @@ class Collector:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._exchange = open_exchange(settings.exchange.name).with_options(settings.options())
-        self._limits = Limits(settings.ring.dir, self._exchange.rules, time.time)
+        self._limits = Limits(settings.ring.dir, self._exchange.rules, unstepped())
         self._places = Chunks.load(settings.journal.dir, self._exchange.name)
         self._notifier = Notifier()
         self._chunks: dict[int, Chunk] = {}
