@@ -284,7 +284,7 @@ class Disk:
             raise OSError(errno.ENOENT, path) from None
 
     def _number_of(self, fh: int) -> int:
-        return int(os.readlink(f"/proc/self/fd/{fh}").rpartition("/")[2].partition(" ")[0])
+        return int(Path(f"/proc/self/fd/{fh}").readlink().name.partition(" ")[0])  # "7", or "7 (deleted)"
 
     def _powered(self) -> None:
         if self._off:
@@ -324,7 +324,9 @@ def main(directory: str, mountpoint: str) -> None:
     disk = Disk(Path(directory))
     threading.Thread(target=obey, args=(disk,), daemon=True).start()
     # Nothing is cached by the kernel: a power cut must not be survived there.
-    mfusepy.FUSE(disk, mountpoint, foreground=True, fsname="fuse_disk", attr_timeout=0, entry_timeout=0, negative_timeout=0, hard_remove=True)
+    mfusepy.FUSE(
+        disk, mountpoint, foreground=True, fsname="fuse_disk", attr_timeout=0, entry_timeout=0, negative_timeout=0, hard_remove=True
+    )
 
 
 if __name__ == "__main__":

@@ -127,9 +127,7 @@ class Appliance:
 
 
 @contextlib.contextmanager
-def appliance(
-    config: Path, *flags: str, watchdog_s: float | None = None, environ: Mapping[str, str] | None = None
-) -> Iterator[Appliance]:
+def appliance(config: Path, *flags: str, watchdog_s: float | None = None, environ: Mapping[str, str] | None = None) -> Iterator[Appliance]:
     """`mdc-appliance --config …` under a systemd of the test's own; killed at the end if it still runs."""
     with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
         address = f"{directory}/notify"

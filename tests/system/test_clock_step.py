@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,7 @@ def test_an_hour_s_step_loses_nothing_and_is_recorded(here: Site, library: Path,
     records = [item for item in reader if isinstance(item, Record)]
     reader.close()
     assert [record.sequence for record in records] == list(range(1, len(records) + 1))
-    assert all(before.write_ns <= after.write_ns for before, after in zip(records, records[1:], strict=False)), "it is what readers seek by"
+    assert all(before.write_ns <= after.write_ns for before, after in pairwise(records)), "it is what readers seek by"
     (step,) = [value for value in here.values(None) if isinstance(value, Status) and value.event == "clock_step"]
     assert step.fields["step_ns"] == pytest.approx(step_s * 1e9, abs=1e9)
     absurd = [

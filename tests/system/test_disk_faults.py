@@ -105,7 +105,9 @@ def test_the_ring_goes_on_and_the_journal_has_all_or_says_what_it_lacks(here: Si
     trades = Counter(here.trades())
     assert max(trades.values()) == 1
     lost = stats["trades_sent"] - len(trades)
-    print(f"{name}: sent {stats['trades_sent']}, in the journal {len(trades)}, {counters['pauses']} pauses, {counters['flush_errors']} errors")
+    print(
+        f"{name}: sent {stats['trades_sent']}, in the journal {len(trades)}, {counters['pauses']} pauses, {counters['flush_errors']} errors"
+    )
     assert lost == 0 if not row.hole else lost <= sum(last - first + 1 for first, last in found["missing_sequences"])
 
 

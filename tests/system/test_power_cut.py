@@ -6,6 +6,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -103,7 +104,7 @@ def gone(here: Site) -> tuple[int, float]:
     told = {(value.asset, one) for value in here.values(None) if isinstance(value, Gap) for one in range(value.from_id, value.to_id + 1)}
     assert lost <= told, "each has its record"
     times = sorted(trade.exchange_ts_ms for trade in trades)
-    return len(lost), max(after - before for before, after in zip(times, times[1:], strict=False))
+    return len(lost), max(after - before for before, after in pairwise(times))
 
 
 @pytest.mark.parametrize(
