@@ -123,7 +123,7 @@ class Collector:
                 if isinstance(answer, Refusal):
                     self._go_on_without(answer)
                 else:
-                    self._follow(answer)
+                    await self._follow(answer)
 
     def _go_on_without(self, refusal: Refusal) -> None:
         """No list: collect what was collected before, if anything was. Raises ExchangeRefused on 451 at the start."""
@@ -137,7 +137,7 @@ class Collector:
             logger.bind(event="without_list").warning(f"no list of symbols yet; going on with the {len(known)} of the last run")
             self._collect(dict.fromkeys(known, "Spot"))
 
-    def _follow(self, listing: Listing) -> None:
+    async def _follow(self, listing: Listing) -> None:
         """Collect what is listed and wanted, and what has its place from earlier."""
         if self._exchange.by_channel:
             if not listing.wanted:
@@ -157,7 +157,8 @@ class Collector:
             )
         if new := self._places.assign(listing.wanted, self._settings.feed.chunk_symbols):
             try:
-                self._places.save()
+                # In a thread: a disk that stalls must not stop what is collected.
+                await asyncio.to_thread(self._places.save)
             except CannotRun as error:
                 # A disk that takes nothing now: what has its place is collected, the new ones with the next list.
                 self._places.forget(new)

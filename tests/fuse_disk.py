@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -30,6 +30,13 @@ class FuseDisk:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ)
         if not self._answer().get("mounted"):
             pytest.fail(f"the FUSE disk was not mounted at {mountpoint}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Heals: a process that hangs in a stalled disk could not even be killed."""
+        self.heal()
 
     def fail(self, times: int = 0, **errors: int) -> None:
         """Operations of these kinds end in this errno: `write`, `sync` (of files and directory), `make` (all else that changes it)."""
@@ -58,7 +65,7 @@ class FuseDisk:
         self._do("restore")
 
     def counts(self) -> dict[str, int]:
-        """Operations so far, by kind; `failed` ones among them; `bytes` written."""
+        """Operations so far, begun ones too, by kind; `failed` ones among them; `bytes` written."""
         counts: dict[str, int] = self._do("counts")
         return counts
 

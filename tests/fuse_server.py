@@ -292,10 +292,11 @@ class Disk:
 
     def _begin(self, what: str) -> None:
         """Wait while the disk stalls; then fail if it shall."""
+        with self._lock:
+            self._counts[what] += 1
         self._flowing.wait()
         with self._lock:
             self._powered()
-            self._counts[what] += 1
             number = self._errors.get(what, 0)
             if not number:
                 return

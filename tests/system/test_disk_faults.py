@@ -1,5 +1,6 @@
 """What a disk can do to the journal, and what the appliance makes of it: one row a fault."""
 
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ def test_the_ring_goes_on_and_the_journal_has_all_or_says_what_it_lacks(here: Si
     row = TABLE[name]
     with local_exchange("--symbols", "20", "--rate", str(row.rate), "--start-after", "2") as exchange:
         config = here.config(f'rest_url = "{exchange.rest_url}"\nws_url = "{exchange.ws_url}"', feed="legs = 2")
-        with appliance(config) as one:
+        with appliance(config) as one, fuse_disk:
             one.ready()
             ring = RingReader(here.ring_dir / "binance_trade_chunk0.meta")
             one.wait(lambda: ring.flushed_sequence > FEW_RECORDS)
@@ -118,3 +119,47 @@ def newest_trades(here: Site, count: int) -> int:
     found = sum(isinstance(item, Record) and item.type == RecordType.TRADE for item in ring.poll(count))
     ring.close()
     return found
+
+
+def test_a_stop_while_the_disk_stalls_says_so_and_the_next_start_writes_all(here: Site, fuse_disk: FuseDisk) -> None:
+    with local_exchange("--symbols", "20", "--rate", "5000", "--start-after", "2", "--count", "10000") as exchange:
+        config = here.config(f'rest_url = "{exchange.rest_url}"\nws_url = "{exchange.ws_url}"', feed="legs = 2")
+        with appliance(config) as one, fuse_disk:
+            one.ready()
+            ring = RingReader(here.ring_dir / "binance_trade_chunk0.meta")
+            one.wait(lambda: ring.flushed_sequence > FEW_RECORDS)
+            fuse_disk.stall()
+            exchange.wait(lambda stats: stats["finished"])
+            one.wait(lambda: ring.counters()["trades"] == 10_000)
+            ring.close()
+            one.process.send_signal(signal.SIGTERM)
+            one.wait(lambda: one.logged(r"the disk did not take all of chunks \[0\]"))
+            fuse_disk.heal()
+            assert one.ended() == 3
+        with appliance(config) as one:
+            one.ready()
+            assert one.stop() == 0
+    assert len(Counter(here.trades())) == len(here.trades()) == 10_000
+    assert verdict(here.journal_dir)[0] == 0
+
+
+def test_new_symbols_whose_place_the_disk_does_not_take_yet_hold_up_no_other(here: Site, fuse_disk: FuseDisk) -> None:
+    flags = ("--symbols", "20", "--rate", "5000", "--start-after", "1", "--fault", "rest:path=exchangeInfo,times=4,retry_after_s=1")
+    urls = 'rest_url = "{0.rest_url}"\nws_url = "{0.ws_url}"'
+    with local_exchange("--symbols", "20") as exchange, appliance(here.config(urls.format(exchange), symbols='include = ["B*"]')) as one:
+        one.ready()
+        assert one.stop() == 0
+    with local_exchange(*flags) as exchange, appliance(here.config(urls.format(exchange))) as one, fuse_disk:
+        one.ready()
+        ring = RingReader(here.ring_dir / "binance_trade_chunk0.meta")
+        one.wait(lambda: ring.flushed_sequence > ring.first_sequence)
+        made = fuse_disk.counts()["make"]
+        fuse_disk.stall()
+        one.wait(lambda: fuse_disk.counts()["make"] > made)
+        at = ring.committed_sequence
+        one.wait(lambda: ring.committed_sequence > at + 1_000)
+        assert not one.logged("new symbols have their place")
+        fuse_disk.heal()
+        one.wait(lambda: one.logged("new symbols have their place"))
+        ring.close()
+        assert one.stop() == 0

@@ -43,6 +43,9 @@ def cut(one: Appliance, here: Site, disk: FuseDisk, kept: float) -> tuple[int, R
     print(f"seed {seed}")
     ring = RingReader(here.ring_dir / "binance_trade_chunk0.meta")
     one.wait(lambda: ring.flushed_sequence > RECORDS)
+    # A moment that has nothing to do with that of a flush.
+    until = ring.committed_sequence + random.Random(seed).randrange(500)
+    one.wait(lambda: ring.committed_sequence >= until)
     flushed_sequence, last = ring.flushed_sequence, newest(ring)
     disk.cut_power(seed, kept)
     ring.close()
