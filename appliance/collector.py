@@ -22,7 +22,7 @@ from appliance.feed.chunk import Chunk
 from appliance.feed.chunks import Chunks
 from appliance.feed.discovery import Discovery
 from appliance.feed.heartbeat import Heartbeat
-from appliance.feed.limits import Limits
+from appliance.feed.limits import Limits, unstepped
 from appliance.feed.local import Address, LocalExchange
 from appliance.feed.notify import Notifier
 from appliance.feed.worker import Listing, RestWorker
@@ -60,7 +60,7 @@ class Collector:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._exchange = open_exchange(settings.exchange.name).with_options(settings.options())
-        self._limits = Limits(settings.ring.dir, self._exchange.rules, time.time)
+        self._limits = Limits(settings.ring.dir, self._exchange.rules, unstepped())
         self._places = Chunks.load(settings.journal.dir, self._exchange.name)
         self._notifier = Notifier()
         self._chunks: dict[int, Chunk] = {}
@@ -123,7 +123,7 @@ class Collector:
                 if isinstance(answer, Refusal):
                     self._go_on_without(answer)
                 else:
-                    self._follow(answer)
+                    await self._follow(answer)
 
     def _go_on_without(self, refusal: Refusal) -> None:
         """No list: collect what was collected before, if anything was. Raises ExchangeRefused on 451 at the start."""
@@ -137,7 +137,7 @@ class Collector:
             logger.bind(event="without_list").warning(f"no list of symbols yet; going on with the {len(known)} of the last run")
             self._collect(dict.fromkeys(known, "Spot"))
 
-    def _follow(self, listing: Listing) -> None:
+    async def _follow(self, listing: Listing) -> None:
         """Collect what is listed and wanted, and what has its place from earlier."""
         if self._exchange.by_channel:
             if not listing.wanted:
@@ -157,7 +157,8 @@ class Collector:
             )
         if new := self._places.assign(listing.wanted, self._settings.feed.chunk_symbols):
             try:
-                self._places.save()
+                # In a thread: a disk that stalls must not stop what is collected.
+                await asyncio.to_thread(self._places.save)
             except CannotRun as error:
                 # A disk that takes nothing now: what has its place is collected, the new ones with the next list.
                 self._places.forget(new)

@@ -30,9 +30,13 @@ class Mounts:
     def make_read_only(self, path: Path) -> None:
         self._check(self._libc.mount(None, os.fsencode(path), None, _MS_REMOUNT | _MS_RDONLY, None))
 
+    def unmount(self, path: Path) -> None:
+        """Also of what another process of ours has mounted here."""
+        self._check(self._libc.umount2(os.fsencode(path), _MNT_DETACH))
+
     def unmount_all(self) -> None:
         while self._mounted:
-            self._check(self._libc.umount2(os.fsencode(self._mounted.pop()), _MNT_DETACH))
+            self.unmount(self._mounted.pop())
 
     def _check(self, result: int) -> None:
         if result != 0:

@@ -20,6 +20,14 @@ from appliance.feed.pipeline import Pipeline
 from appliance.feed.rest import matches
 from appliance.ring.store import StoreOptions
 
+_MODE_CHANGED = {
+    "journal_behind": (
+        "the journal's disk does not take what comes (`reason`); the ring goes on without it, and what the journal lacks in the end is "
+        "a hole record. Look at the disk, its free space and the kernel's log; writing goes on by itself when the disk takes data again"
+    ),
+    "journal_caught_up": "the journal's disk takes data again, and the journal has caught up",
+}
+
 
 class Chunk:
     """A chunk that is being collected. Loop thread only; `legs.run()` is the caller's task."""
@@ -118,4 +126,4 @@ class Chunk:
         self.pipeline.store.writer.set_counter("legs_up", self.legs.up)
         changed = self.pipeline.turn()
         if changed is not None:
-            logger.bind(chunk=self.number, **changed).warning("the journal's mode changed")
+            logger.bind(chunk=self.number, **changed).warning(_MODE_CHANGED[str(changed["event"])])

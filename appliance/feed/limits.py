@@ -5,6 +5,7 @@ So all that counts is on file, in wall-clock time, before the request it stands 
 """
 
 import json
+import time
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +20,15 @@ REST_CONNECTIONS = 1  # of those that an address may have open, the worker's
 FULL_S = 1.0  # until another look whether one of them has ended
 
 
+def unstepped(wall_s: Callable[[], float] = time.time, monotonic_s: Callable[[], float] = time.monotonic) -> Callable[[], float]:
+    """UNIX time as it is now, from here on counted by a clock that no one sets.
+
+    A system clock that is set forward would end a ban at once, and one set back would prolong it by as much.
+    """
+    offset_s = wall_s() - monotonic_s()
+    return lambda: monotonic_s() + offset_s
+
+
 class Door(StrEnum):
     """Where bans are handed out, each for itself."""
 
@@ -27,7 +37,7 @@ class Door(StrEnum):
 
 
 class Limits:
-    """One exchange's limits. One thread; `now_s` is UNIX time."""
+    """One exchange's limits. One thread; `now_s` is UNIX time that does not jump: see `unstepped`."""
 
     def __init__(self, directory: Path, rules: Rules, now_s: Callable[[], float]) -> None:
         self.credits = AsyncLimiter(rules.credits.room, rules.credits.room / rules.credits.per_s) if rules.credits else None

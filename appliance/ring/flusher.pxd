@@ -23,6 +23,10 @@ cdef class Flusher:
     cdef int segment                # -1: none open
     cdef int prepared               # the next segment's file, allocated ahead; -1: none
     cdef uint64_t segment_position  # where the open segment begins
+    cdef uint64_t segment_first     # the sequence in its name
+    cdef bint segment_named         # it has its name by now
+    cdef uint64_t uncut_first       # of a segment that failed and could not be cut; 0: none
+    cdef uint64_t uncut_bytes       # its length up to `flushed`, header included
     cdef uint64_t written           # bytes before this are in the open segment's file
     cdef uint64_t flushed
     cdef char* edge                 # one page: what the file has of the page that `written` lies in
@@ -51,6 +55,7 @@ cdef class Flusher:
     cdef void unlink_prepared(self) noexcept nogil
     cdef void prepare(self) noexcept nogil
     cdef bint fail(self) noexcept nogil
+    cdef void cut_failed(self) noexcept nogil
     cdef void mark(self) noexcept nogil
     cdef void publish_hole(self, uint64_t first, uint64_t last) noexcept nogil
     cdef bint overtaken(self, uint64_t position) noexcept nogil

@@ -382,12 +382,34 @@ cdef class Flusher:
             add(&self.meta.flusher_counters[<int>F_ERRORS], 1)
             store_relaxed(&self.meta.flusher_counters[<int>F_LAST_ERRNO], <uint64_t>why)
             self.retry_at_ns = monotonic_ns() + RETRY_NS
+        cdef uint64_t size
         if self.segment >= 0:
             # Behind a hole that is still to be published `flushed` lies before the segment: it keeps its header only.
-            ftruncate(self.segment, max(self.flushed, self.segment_position) - self.segment_position + JOURNAL_HEADER_BYTES)
+            size = max(self.flushed, self.segment_position) - self.segment_position + JOURNAL_HEADER_BYTES
+            if ftruncate(self.segment, size) != 0 and self.segment_named:
+                self.uncut_first = self.segment_first
+                self.uncut_bytes = size
             close(self.segment)
             self.segment = -1
         return False
+
+    cdef void cut_failed(self) noexcept nogil:
+        """Cut the segment that a failing disk did not let us cut: what it holds behind `flushed` must not stand before a hole.
+
+        By its name: the file system may have been mounted anew. Where even that fails on a disk that takes the next
+        segment, the file is damaged for good, and readers say so of its end.
+        """
+        cdef char name[NAME_BYTES]
+        cdef int fd
+        if self.uncut_first == 0:
+            return
+        snprintf(name, NAME_BYTES, b"%s.%llu.journal", self.prefix, <unsigned long long>self.uncut_first)
+        fd = openat(self.directory, name, O_RDWR | O_CLOEXEC, 0)
+        if fd >= 0:
+            if ftruncate(fd, self.uncut_bytes) == 0:
+                fsync(fd)
+            close(fd)
+        self.uncut_first = 0
 
     cdef bint open_segment(self) noexcept nogil:
         """Begin a segment at the block that `flushed` lies in; what is on disk of it already is written again first.
@@ -415,6 +437,8 @@ cdef class Flusher:
             set_errno(0)
             return False
         self.segment_position = self.written = start
+        self.segment_first = first
+        self.segment_named = False
         snprintf(hidden, NAME_BYTES, b".%s.next", self.prefix)
         if self.prepared >= 0:
             self.segment = self.prepared
@@ -449,8 +473,12 @@ cdef class Flusher:
             self.written = self.flushed
         if fdatasync(self.segment) != 0:
             return False
+        self.cut_failed()
         snprintf(name, NAME_BYTES, b"%s.%llu.journal", self.prefix, <unsigned long long>first)
-        if renameat(self.directory, hidden, self.directory, name) != 0 or fsync(self.directory) != 0:
+        if renameat(self.directory, hidden, self.directory, name) != 0:
+            return False
+        self.segment_named = True
+        if fsync(self.directory) != 0:
             return False
         add(&self.meta.flusher_counters[<int>F_SEGMENTS], 1)
         if hole:

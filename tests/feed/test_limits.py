@@ -8,7 +8,7 @@ import pytest
 
 from appliance.exchanges.exchange import Refusal, Rules, Trouble
 from appliance.feed.backoff import Backoff
-from appliance.feed.limits import Door, Limits
+from appliance.feed.limits import Door, Limits, unstepped
 from appliance.feed.messages import MessageBudget
 
 RULES = Rules(connects=5, connects_window_s=300.0, messages_per_s=5, weight_per_minute=100)
@@ -179,3 +179,21 @@ def test_what_haste_cannot_mend_is_asked_slowly_from_the_first_time(trouble: Tro
 
 def test_a_ban_is_waited_out_in_full() -> None:
     assert Backoff(lambda: 0.0).after_refusal(Refusal(Trouble.BANNED, "", 7_200.0)) > 7_200.0
+
+
+@pytest.mark.parametrize("step_s", [3600.0, -3600.0])
+def test_a_clock_that_is_set_while_we_run_neither_ends_a_ban_nor_prolongs_it(tmp_path: Path, clock: Clock, step_s: float) -> None:
+    """T8: an hour forward would have us ask while banned; an hour back would keep us away for an hour more."""
+    elapsed = Clock()
+    limits = Limits(tmp_path, RULES, unstepped(clock, elapsed))
+    limits.ban(Door.REST, 120.0)
+    for _ in range(RULES.connects):
+        limits.count_connect()
+    limits.count_weight(RULES.weight_per_minute)
+    clock.now_s += step_s
+    assert limits.banned_s(Door.REST) == pytest.approx(120.0)
+    assert limits.connect_delay_s() == pytest.approx(RULES.connects_window_s)
+    elapsed.now_s += 60.0
+    assert limits.weight_delay_s(1) == pytest.approx(60.0)
+    elapsed.now_s += 60.0
+    assert limits.weight_delay_s(1) == 0.0

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -127,12 +127,12 @@ class Appliance:
 
 
 @contextlib.contextmanager
-def appliance(config: Path, *flags: str, watchdog_s: float | None = None) -> Iterator[Appliance]:
+def appliance(config: Path, *flags: str, watchdog_s: float | None = None, environ: Mapping[str, str] | None = None) -> Iterator[Appliance]:
     """`mdc-appliance --config …` under a systemd of the test's own; killed at the end if it still runs."""
     with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
         address = f"{directory}/notify"
         notifications.bind(address)
-        environ = {**os.environ, "NOTIFY_SOCKET": address}
+        environ = {**os.environ, **(environ or {}), "NOTIFY_SOCKET": address}
         if watchdog_s is not None:
             environ["WATCHDOG_USEC"] = str(round(watchdog_s * 1_000_000))
         command = [sys.executable, "-c", "from appliance.cli import appliance_main; appliance_main()", "--config", str(config), *flags]

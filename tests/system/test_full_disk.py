@@ -1,13 +1,9 @@
 """A disk that is full for longer than the ring lasts: what the journal lost is recorded, whatever ends the process."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,6 +11,7 @@ from appliance.ring.reader import RingReader
 from tests.local_exchange import local_exchange
 from tests.mounts import Mounts
 from tests.system.appliance_process import Appliance, Site, appliance, site
+from tests.system.verdict import verdict
 
 DISK_BYTES = 64 << 20
 LOST_RECORDS = 60_000  # more than a ring of 16 MiB holds
@@ -54,15 +51,6 @@ def lose(one: Appliance, here: Site) -> Path:
     return ballast
 
 
-def verify(directory: Path) -> tuple[int, dict[str, Any]]:
-    done = subprocess.run(
-        [sys.executable, "-c", "from appliance.cli import main; main()", "verify", "--rings", str(directory), "--json"],
-        stdout=subprocess.PIPE, check=False,
-    )  # fmt: skip
-    (verdict,) = json.loads(done.stdout)
-    return done.returncode, verdict
-
-
 @pytest.mark.parametrize("end", ["goes_on", "stopped_at_once", "killed_at_once", "killed_when_written_again", "stopped_while_full"])
 def test_what_the_journal_lost_to_a_full_disk_is_recorded(here: Site, end: str) -> None:
     """T24."""
@@ -93,7 +81,7 @@ def test_what_the_journal_lost_to_a_full_disk_is_recorded(here: Site, end: str) 
                 one.ready()
                 assert one.stop() == 0
     for directory in (here.ring_dir, here.journal_dir):
-        code, verdict = verify(directory)
-        assert (code, verdict["fault_list"], verdict["unrecorded_ids"]) == (0, [], 0)
-        assert verdict["missing_sequences"]
-        assert verdict["lost_ids"] + verdict["recorded_ids"] > LOST_RECORDS // 4
+        code, found = verdict(directory)
+        assert (code, found["fault_list"], found["unrecorded_ids"]) == (0, [], 0)
+        assert found["missing_sequences"]
+        assert found["lost_ids"] + found["recorded_ids"] > LOST_RECORDS // 4
