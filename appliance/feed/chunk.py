@@ -96,6 +96,7 @@ class Chunk:
         legs = Legs(
             number, settings.feed.legs, exchange.streams(listed), connect, limits, tell,
             lambda: Backoff(random), blocked_is_fatal=blocked_is_fatal, deaf=pipeline.ledger.go_deaf,
+            rollover_s=settings.feed.rollover_hours * 3_600.0,
         )  # fmt: skip
         log.bind(event="chunk_open").info(f"chunk of {len(legs.streams)} streams, {len(instruments)} instruments with its former ones")
         return cls(number, pipeline, legs, exchange, news)
