@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-HOT = ["exchanges/binance_decoder", "exchanges/decoder", "exchanges/instruments", "feed/handler", "feed/progress", "feed/spill", "feed/window",
+HOT = ["exchanges/binance_decoder", "exchanges/decoder", "exchanges/instruments", "feed/handler", "feed/spill", "feed/window",
        "ring/codec", "ring/flusher", "ring/writer"]  # fmt: skip
 DIRECTIVES = ["boundscheck=False", "wraparound=False", "cdivision=True", "initializedcheck=False"]  # as setup.py has them
 

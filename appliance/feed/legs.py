@@ -162,7 +162,7 @@ class Leg:
                 self._tell("handover", reason=older[-1].leaving_reason, overlap_ms=round(waited_s * 1_000), lacking=lacking)
                 return True
             if waited_s >= HANDOVER_S_MAX:
-                successor.end(f"it did not take over: after {waited_s:.0f} s it lacks trades of {lacking} instruments that the older one has")
+                successor.end(f"it did not take over: after {waited_s:.0f} s it lacks trades of {lacking} instruments that the older has")
                 return False
             await self._legs.sleep(HANDOVER_STEP_S)
             waited_s += HANDOVER_STEP_S
@@ -249,6 +249,10 @@ class Legs:
     def up(self) -> int:
         """Legs that are subscribed now."""
         return sum(any(one.is_open and one.subscribed.is_set() for one in leg.connections) for leg in self._legs)
+
+    def ages_s(self) -> list[float | None]:
+        """Of each leg's newest open connection; None: it has none."""
+        return [max((one.life_s for one in leg.connections[-1:] if one.is_open), default=None) for leg in self._legs]
 
     @property
     def connections(self) -> list[Connection]:

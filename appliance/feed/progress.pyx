@@ -26,9 +26,9 @@ cdef class Handover:
     """Whether a successor has taken over from an older connection. Begin it when the successor is subscribed.
 
     Each of the two brings the ids of an instrument without a hole, from the moment on at which it was subscribed. So nothing is lost
-    with the older one when, of every instrument that either brought since, the older one has come as far as the first id that was seen of the
-    successor, and the successor as far as the older one then was. One instant at which both held is enough. What did not
-    trade since is the successor's by the exchange's own list of subscriptions.
+    with the older one when, of every instrument that either brought since, the older one has come as far as the first id that was
+    seen of the successor, and the successor as far as the older one then was. One instant at which both held is enough. What did
+    not trade since is the successor's by the exchange's own list of subscriptions.
     """
     cdef vector[int64_t] base        # what the older one had brought when this began
     cdef vector[int64_t] begun       # the successor's id when it was first seen to have one

@@ -1,9 +1,9 @@
 """Which trade ids of each instrument have come, and which are missing: de-duplication and gaps by id, never by time.
 
 An exchange's ids rise by one per instrument. Kept of each instrument: its highest id; for the WINDOW_IDS ids up to it a bit, and of
-the first copy a fingerprint of price and size, its leg and when it was received; and the sorted list of open holes. An id above the highest is
-new and opens a hole for what it skips; one that lies in a hole fills it; any other is a copy. A hole that stays open for longer than a grace becomes a gap, which is told
-as an event and told again when it is closed.
+the first copy a fingerprint of price and size, its leg and when it was received; and the sorted list of open holes. An id above the
+highest is new and opens a hole for what it skips; one that lies in a hole fills it; any other is a copy. A hole that stays open for
+longer than a grace becomes a gap, which is told as an event and told again when it is closed.
 
 Nothing is held back. An id far below the highest, in no hole and with a newer exchange time, may be the first after the exchange began
 its ids anew: it is FIRST at once, labelled with the number of a new era. RESTART_TRADES such ids, while the old ones do not go on, make the

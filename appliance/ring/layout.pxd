@@ -176,6 +176,7 @@ cdef enum Counter:                   # index into Meta.counters; names in layout
     C_LEG_LEAD_P50_NS = 128          # + leg
     C_LEG_LEAD_P99_NS = 136          # + leg
     C_LEG_LEAD_MAX_NS = 144          # + leg
+    C_LEG_RECONNECTS = 152           # + leg
 
 cdef enum FlusherCounter:            # index into Meta.flusher_counters
     F_FLUSHES = 0

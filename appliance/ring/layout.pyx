@@ -53,6 +53,7 @@ COUNTER_NAMES.update({
         (C_LEG_WINS, "wins"),
         (C_LEG_DUPLICATES, "duplicates"),
         (C_LEG_CONNECTS, "connects"),
+        (C_LEG_RECONNECTS, "reconnects"),
         (C_LEG_SHARED, "shared"),
         (C_LEG_LOSSES, "losses"),
         (C_LEG_OPENED_MS, "opened_ms"),
