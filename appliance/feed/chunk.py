@@ -98,10 +98,15 @@ class Chunk:
             elif event == "lost":
                 pipeline.store.writer.add_to(f"leg{fields['leg']}_losses")
 
+        def streams_of(instrument: int) -> tuple[str, list[str]]:
+            name = instruments.name(instrument)
+            return name, exchange.streams([name])
+
         legs = Legs(
             number, settings.feed.legs, exchange.streams(listed), connect, limits, tell,
             lambda: Backoff(random), blocked_is_fatal=blocked_is_fatal, deaf=pipeline.ledger.go_deaf,
-            rollover_s=settings.feed.rollover_hours * 3_600.0,
+            rollover_s=settings.feed.rollover_hours * 3_600.0, streams_of=streams_of,
+            newest_ms=pipeline.newest_ms,
         )  # fmt: skip
         log.bind(event="chunk_open").info(f"chunk of {len(legs.streams)} streams, {len(instruments)} instruments with its former ones")
         return cls(number, pipeline, legs, exchange, news)

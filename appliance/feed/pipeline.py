@@ -126,6 +126,10 @@ class Pipeline:
         """An instrument that we have trades no more; False: that was known."""
         return self._window.end(self._window.instruments.find(name))
 
+    def newest_ms(self) -> int:
+        """Exchange time of the newest trade of any instrument; 0 before the first."""
+        return self._window.newest_ms()
+
     def status(self, event: str, **fields: object) -> None:
         """Write a status record: what happened to the feed, in the data itself."""
         self._append(RecordType.STATUS, event=event, **fields)

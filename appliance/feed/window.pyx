@@ -574,6 +574,14 @@ cdef class Window:
             return None
         return self.sequences[instrument].highest, self.sequences[instrument].highest_ts_ms
 
+    def newest_ms(self) -> int:
+        """The latest exchange time of all instruments' highest ids; 0 before the first trade."""
+        cdef int32_t instrument
+        cdef int64_t newest = 0
+        for instrument in range(self.count):
+            newest = max(newest, self.sequences[instrument].highest_ts_ms)
+        return newest
+
     def era(self, int32_t instrument) -> int:
         self.check(instrument)
         return self.sequences[instrument].era
