@@ -19,7 +19,7 @@ demo:  ## Binance and Deribit side by side, made up here: a live view; then coun
 
 test:  ## the tests
 	$(INSTALL) test
-	@$(RUN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
+	@$(RUN)/python -m pytest $(ARGS)
 
 soak:  ## an hour of trades with a fault every few seconds (SECONDS=3600): nothing lost, nothing grows
 	$(INSTALL) test

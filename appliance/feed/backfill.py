@@ -93,7 +93,7 @@ class Backfill:
     def _ask_for_successors(self, ledger: ChunkLedger) -> None:
         """Of all that nobody listened to, the most active first: those that traded last."""
         for asset, known in ledger.take_deaf():
-            quest = Successors(ledger, asset, known, self._exchange.rules.past_trades)
+            quest = Successors(ledger, asset, known, self._exchange.rules.past_trades, self._now_s())
             if known is None:
                 # A baseline for what is quiet. Of what trades the feed itself brings it, and may be behind the database.
                 self._again(quest, BASELINE_S)

@@ -6,6 +6,7 @@ from typing import Protocol
 
 SETTLE_S = 5.0  # between two answers of which both lack an id before it counts as never traded
 LATE_S_MIN, LATE_S_MAX = 1.0, 60.0  # for a database that has not caught up with the stream
+CAUGHT_UP_S = 30.0  # a database asked so long after a moment has what was traded until then
 SHORT_TRIES = 3  # before it is asked for its newest trade, which says whether it has
 
 Span = tuple[int, int]
@@ -129,12 +130,13 @@ class Gap:
 class Successors:
     """What follows an instrument's last id: asked after a time in which nobody listened, unless a live trade says it first."""
 
-    def __init__(self, ledger: Ledger, asset: str, known: int | None, trades_max: int) -> None:
-        """`known`: the last id of that time; None: there was none, and the newest trade is to be the baseline."""
+    def __init__(self, ledger: Ledger, asset: str, known: int | None, trades_max: int, heard_s: float) -> None:
+        """`known`: the last id of that time; None: there was none, and the newest trade is to be the baseline. `heard_s`: when it ended."""
         self.ledger = ledger
         self._asset = asset
         self._trades_max = trades_max
         self._known = known
+        self._heard_s = heard_s
         self._done = False
 
     def question(self) -> Wanted | None:
@@ -143,6 +145,11 @@ class Successors:
         return Wanted(self._asset, self._known, 1 if self._known is None else self._trades_max)
 
     def answer(self, asked: Wanted, ids: Sequence[int], now_s: float, retained_s: float) -> float | None:
-        self._done = self._known is None or len(ids) < self._trades_max
+        if self._known is not None and len(ids) >= self._trades_max:
+            self._known = self.ledger.highest(self._asset)
+            return 0.0
+        # What was traded just before we listened again may not be in the database yet, and if nothing follows no live trade tells of it.
+        wait_s = self._heard_s + CAUGHT_UP_S - now_s
         self._known = self.ledger.highest(self._asset)
-        return None if self._done else 0.0
+        self._done = wait_s <= 0
+        return None if self._done else wait_s

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.feed.quest import Gap, Span, Successors, Wanted
+from appliance.feed.quest import CAUGHT_UP_S, Gap, Span, Successors, Wanted
 
 PER_REPLY = 10
 RETAINED_S = 1_000.0
@@ -115,16 +115,24 @@ def test_every_missing_id_is_fetched_proven_not_to_be_or_given_up(
 def test_successors_are_had_up_to_the_newest(known: int, more: int) -> None:
     exchange = Exchange(set(range(1, known + more + 1)))
     book = Book(set(range(1, known + 1)))
-    pursue(Successors(book, "X", known or None, PER_REPLY), exchange, book)
+    pursue(Successors(book, "X", known or None, PER_REPLY, 0.0), exchange, book)
     if known:
         assert book.held == exchange.traded
     else:
         assert book.held == ({more} if more else set())  # the baseline
 
 
+def test_successors_that_the_database_did_not_have_at_once_are_had_although_no_live_trade_tells_of_them() -> None:
+    exchange = Exchange(set(range(1, 40)), newest=12, shown_per_s=1.0)
+    book = Book(set(range(1, 11)))
+    ended_s = pursue(Successors(book, "X", 10, PER_REPLY, 0.0), exchange, book)
+    assert book.held == exchange.traded
+    assert ended_s < 2 * CAUGHT_UP_S
+
+
 def test_a_live_trade_makes_the_question_for_successors_needless() -> None:
     book = Book({1, 2, 3})
-    quest = Successors(book, "X", 3, PER_REPLY)
+    quest = Successors(book, "X", 3, PER_REPLY, 0.0)
     assert quest.question() == Wanted("X", 3, PER_REPLY)
     book.held.add(9)
     assert quest.question() is None

@@ -19,9 +19,9 @@ from tests.local_exchange import LocalExchange, local_exchange
 from tests.system.appliance_process import Appliance, Site, site
 from tests.system.fault_matrix import collecting
 
-RATE, SYMBOLS = 5_000, 100
+RATE, SYMBOLS = 5_000, 20
 LOOK_S = 1.0
-HEAL_S = 120.0
+HEAL_S = 300.0
 FAULTS = (
     "hole:after=10000,trades=20,every=25000",  # every 5 s
     "hole:after=20000,trades=3,every=60000,connection=0",

@@ -118,16 +118,16 @@ def test_what_the_exchange_does_not_keep_any_more_is_said_to_be_given_up(here: S
         with collecting(here, exchange, name) as one:
             one.ready()
             exchange.wait(lambda stats: stats["finished"], 40.0)
-            one.wait(lambda: _accounted(here) == 8_000, 60.0)
+            one.wait(lambda: accounted(here) == 8_000, 60.0)
             assert one.stop() == 0
     values = list(here.values(None))
-    assert _accounted(here) == 8_000
+    assert accounted(here) == 8_000
     given_up = [value.fields for value in values if isinstance(value, Status) and value.event == "not_collected"]
     assert {one["reason"] for one in given_up} == {"older than what the exchange keeps"}
     assert verify.run(rings=here.journal_dir, as_json=True) == 0  # recorded, so not a fault of the journal
 
 
-def _accounted(here: Site) -> int:
+def accounted(here: Site) -> int:
     """Ids that are held or said to be given up."""
     values = list(here.values(here.ring_dir))
     given_up = [value.fields for value in values if isinstance(value, Status) and value.event == "not_collected"]

@@ -11,7 +11,7 @@ import pytest
 from appliance.tools import coverage
 from tests.local_exchange import local_exchange
 from tests.system.appliance_process import Site, site
-from tests.system.test_backfill import collecting, gaps_closed
+from tests.system.test_backfill import accounted, collecting, gaps_closed
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_what_the_exchange_has_forgotten_is_said_to_be_missing(here: Site, capsy
         with collecting(here, exchange, name) as one:
             one.ready()
             exchange.wait(lambda stats: stats["finished"], 40.0)
-            one.wait(lambda: "not_collected" in here.events(here.ring_dir), 60.0)
+            one.wait(lambda: accounted(here) == 4_000, 90.0)
             assert one.stop() == 0
     code, document = cover(here.journal_dir, capsys)
     assert code == 1
