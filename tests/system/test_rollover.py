@@ -27,20 +27,23 @@ def here(tmp_path: Path) -> Iterator[Site]:
 def test_rolling_over_again_and_again_under_load_loses_nothing(here: Site, name: str, legs: int) -> None:
     """T9, T10."""
     flags = ["--symbols", "50", "--rate", "4000", "--count", str(TRADES), "--start-after", str(legs)]
-    feed = f"legs = {legs}\nrollover_hours = {ROLLOVER_S / 3600}\nbackfill = false"
+    feed = f"legs = {legs}\nrollover_hours = {ROLLOVER_S / 3600}"
     with local_exchange(*flags, name=name) as exchange:
         urls = f'rest_url = "{exchange.rest_url}"\nws_url = "{exchange.ws_url}"'
         path = here.config(urls, feed=feed) if name == "binance" else deribit_config(here, exchange, "100ms", feed=feed)
         with appliance(path) as one:
             one.ready()
+            one.wait(lambda: "leaving" in here.events(here.ring_dir))
+            requests = exchange.stats()["requests"]
             exchange.wait(lambda stats: stats["finished"], 60.0)
             one.wait(lambda: len(here.trades(here.ring_dir)) == TRADES)
+            stats = exchange.stats()
             assert one.stop() == 0
-        stats = exchange.stats()
     trades = here.trades()
     assert len(trades) == TRADES
     assert max(Counter(trades).values()) == 1
     assert here.gaps() == []
+    assert stats["requests"] == requests, "REST was asked though nothing was missing"
     told = [value for value in here.values(None) if isinstance(value, Status)]
     leaving = [value.fields for value in told if value.event == "leaving"]
     assert len(leaving) >= 2 * legs

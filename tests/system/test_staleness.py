@@ -26,7 +26,7 @@ def told(here: Site, event: str, directory: Path | None = None) -> list[dict[str
     return [dict(value.fields) for value in here.values(directory) if isinstance(value, Status) and value.event == event]
 
 
-@pytest.mark.parametrize("fault", ["stall:after_frames=1000,connection=1", "mute:connection=1"])
+@pytest.mark.parametrize("fault", ["stall:after_frames=200,connection=1", "mute:connection=1"])
 @pytest.mark.parametrize("name", ["binance", "deribit"])
 def test_a_mute_leg_is_replaced_in_seconds_while_the_other_brings_all(here: Site, name: str, fault: str) -> None:
     """T6."""
