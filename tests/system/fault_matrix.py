@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 EXCHANGES = ("binance", "deribit")
 PAST = {"binance": "historicalTrades", "deribit": "get_last_trades_by_instrument"}
 TRADES, RATE, SYMBOLS = 8_000, 2_000, 10
-HEAL_S = 60.0
+HEAL_S = 120.0
 BEGIN, END = "<!-- fault matrix -->", "<!-- end of the fault matrix -->"
 
 

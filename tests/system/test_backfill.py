@@ -58,7 +58,7 @@ def test_ids_that_the_exchange_does_not_have_either_are_proven_so(here: Site, na
     flags = ["--symbols", "10", "--rate", "1000", "--fault", "hole:after=1000,trades=5,fillable=false", "--count", "4000"]
     with local_exchange(*flags, name=name) as exchange, collecting(here, exchange, name) as one:
         one.ready()
-        one.wait(lambda: gaps_closed(here) == 1, 40.0)
+        one.wait(lambda: gaps_closed(here) == 1, 120.0)
         assert one.stop() == 0
     values = list(here.values(None))
     assert sum(isinstance(value, Trade) for value in values) == 3_995
@@ -79,8 +79,8 @@ def test_what_was_traded_while_the_appliance_was_down_is_fetched_at_its_start(he
         exchange.wait(lambda stats: stats["trades_generated"] > 4_000)
         with collecting(here, exchange, name) as one:
             one.ready()
-            exchange.wait(lambda stats: stats["finished"], 40.0)
-            one.wait(lambda: len(here.trades(here.ring_dir)) == 8_000, 40.0)
+            exchange.wait(lambda stats: stats["finished"], 120.0)
+            one.wait(lambda: len(here.trades(here.ring_dir)) == 8_000, 120.0)
             assert one.stop() == 0
     trades = [value for value in here.values(None) if isinstance(value, Trade)]
     assert before < 4_000
@@ -99,7 +99,7 @@ def test_an_exchange_that_does_not_answer_is_asked_again(here: Site, name: str, 
     with local_exchange(*flags, name=name) as exchange, collecting(here, exchange, name) as one:
         one.ready()
         exchange.wait(lambda stats: stats["finished"])
-        one.wait(lambda: gaps_closed(here) == 1, 40.0)
+        one.wait(lambda: gaps_closed(here) == 1, 120.0)
         assert one.logged("past trades: ")
         assert one.stop() == 0
     trades = here.trades()
@@ -117,8 +117,8 @@ def test_what_the_exchange_does_not_keep_any_more_is_said_to_be_given_up(here: S
         exchange.wait(lambda stats: stats["trades_generated"] > 4_000)
         with collecting(here, exchange, name) as one:
             one.ready()
-            exchange.wait(lambda stats: stats["finished"], 40.0)
-            one.wait(lambda: accounted(here) == 8_000, 60.0)
+            exchange.wait(lambda stats: stats["finished"], 120.0)
+            one.wait(lambda: accounted(here) == 8_000, 120.0)
             assert one.stop() == 0
     values = list(here.values(None))
     assert accounted(here) == 8_000
@@ -146,7 +146,7 @@ def test_a_killed_appliance_goes_on_with_the_gaps_that_were_open(here: Site) -> 
         with collecting(here, exchange, "binance") as one:
             one.ready()
             exchange.wait(lambda stats: stats["finished"])
-            one.wait(lambda: len(here.trades(here.ring_dir)) == 6_000, 60.0)
+            one.wait(lambda: len(here.trades(here.ring_dir)) == 6_000, 120.0)
             assert one.stop() == 0
     trades = here.trades()
     assert len(set(trades)) == len(trades) == 6_000
@@ -166,7 +166,7 @@ def test_gaps_open_in_several_chunks_are_all_taken_up_again(here: Site) -> None:
         with collecting(here, exchange, "binance", chunk_symbols=2) as one:
             one.ready()
             exchange.wait(lambda stats: stats["finished"])
-            one.wait(lambda: len(here.trades(here.ring_dir)) == 6_000, 90.0)
+            one.wait(lambda: len(here.trades(here.ring_dir)) == 6_000, 120.0)
             assert one.stop() == 0
     trades = here.trades()
     assert len(set(trades)) == len(trades) == 6_000

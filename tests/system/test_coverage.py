@@ -36,7 +36,7 @@ def test_what_was_fetched_or_never_existed_leaves_the_tape_whole(here: Site, cap
     with local_exchange(*flags, *never, name=name) as exchange, collecting(here, exchange, name) as one:
         one.ready()
         exchange.wait(lambda stats: stats["finished"])
-        one.wait(lambda: gaps_closed(here) == 2, 60.0)
+        one.wait(lambda: gaps_closed(here) == 2, 120.0)
         _, live = cover(here.ring_dir, capsys)
         assert one.stop() == 0
     code, document = cover(here.journal_dir, capsys)
@@ -64,8 +64,8 @@ def test_what_the_exchange_has_forgotten_is_said_to_be_missing(here: Site, capsy
         exchange.wait(lambda stats: stats["trades_generated"] > 2_000)
         with collecting(here, exchange, name) as one:
             one.ready()
-            exchange.wait(lambda stats: stats["finished"], 40.0)
-            one.wait(lambda: accounted(here) == 4_000, 90.0)
+            exchange.wait(lambda stats: stats["finished"], 120.0)
+            one.wait(lambda: accounted(here) == 4_000, 120.0)
             assert one.stop() == 0
     code, document = cover(here.journal_dir, capsys)
     assert code == 1

@@ -198,7 +198,7 @@ def test_killed_at_a_listing_and_at_an_expiry_it_loses_nothing_and_tells_each_on
                 if said is None:
                     one.ready()
                     exchange.wait(lambda stats: stats["finished"], 60.0)
-                    one.wait(lambda: len(set(here.trades(here.ring_dir))) == 30_000, 60.0)
+                    one.wait(lambda: len(set(here.trades(here.ring_dir))) == 30_000, 120.0)
                     assert one.stop() == 0
                 else:
                     one.wait(lambda said=said: one.logged(said), 40.0)  # type: ignore[misc]
