@@ -157,6 +157,14 @@ class FeedSettings(Section):
 
     legs: int = _whole(2, 1, 8, "redundant connections per chunk")
     chunk_symbols: int = _whole(400, 1, 400, "instruments per chunk")
+    rollover_hours: float = _setting(
+        23.5,
+        "a connection is replaced at this age, before the exchange ends it; 0: never",
+        "a number from 0 to 23.9 (hours)",
+        ge=0,
+        le=23.9,
+        allow_inf_nan=False,
+    )
     gap_grace_ms: int = _whole(1_000, 10, 60_000, "a missing trade id becomes a gap record after this")
     backfill: bool = _switch(True, "ask the exchange over REST for what is missing")
     backfill_hours: int = _whole(24, 1, 1_000_000, "what has been missing for longer is given up, and said so")

@@ -7,6 +7,7 @@ from typing import Any
 
 from loguru import logger
 
+from appliance.clock import unix_ns
 from appliance.config import Settings
 from appliance.exchanges.exchange import Exchange
 from appliance.exchanges.instruments import Instruments
@@ -19,6 +20,7 @@ from appliance.feed.news import News
 from appliance.feed.pipeline import Pipeline
 from appliance.feed.rest import matches
 from appliance.ring.store import StoreOptions
+from appliance.trade import NS_PER_MS
 
 _MODE_CHANGED = {
     "journal_behind": (
@@ -102,11 +104,20 @@ class Chunk:
                 counters.add_to(f"leg{fields['leg']}_connects")
                 if fields["leg"] in connected:
                     counters.add_to("reconnects")
+                    counters.add_to(f"leg{fields['leg']}_reconnects")
                 connected.add(fields["leg"])
+            elif event == "lost":
+                pipeline.store.writer.add_to(f"leg{fields['leg']}_losses")
+
+        def streams_of(instrument: int) -> tuple[str, list[str]]:
+            name = instruments.name(instrument)
+            return name, exchange.streams([name])
 
         legs = Legs(
             number, settings.feed.legs, exchange.streams(listed), connect, limits, tell,
             lambda: Backoff(random), blocked_is_fatal=blocked_is_fatal, deaf=pipeline.ledger.go_deaf,
+            rollover_s=settings.feed.rollover_hours * 3_600.0, streams_of=streams_of,
+            newest_ms=pipeline.newest_ms,
         )  # fmt: skip
         log.bind(event="chunk_open").info(f"chunk of {len(legs.streams)} streams, {len(instruments)} instruments with its former ones")
         return cls(number, pipeline, legs, exchange, news)
@@ -123,7 +134,11 @@ class Chunk:
 
     def turn(self) -> None:
         """The loop's turn: each 50 ms, between two reads."""
-        self.pipeline.store.writer.set_counter("legs_up", self.legs.up)
+        counters = self.pipeline.store.writer
+        counters.set_counter("legs_up", self.legs.up)
+        now_ms = unix_ns() // NS_PER_MS
+        for leg, age_s in enumerate(self.legs.ages_s()):
+            counters.set_counter(f"leg{leg}_opened_ms", 0 if age_s is None else now_ms - round(age_s * 1_000))
         changed = self.pipeline.turn()
         if changed is not None:
             logger.bind(chunk=self.number, **changed).warning(_MODE_CHANGED[str(changed["event"])])

@@ -81,6 +81,9 @@ class Listener(Protocol):
     def trades(self) -> int:
         """Frames that held trades, whichever leg was first."""
 
+    def last_ids(self) -> bytes:
+        """The last id brought of each instrument, for feed/progress."""
+
 
 class Connection:
     """One connection of one leg: `run` it once. It is the control of its listener. Loop thread only."""
@@ -104,8 +107,10 @@ class Connection:
         self.subscribed = asyncio.Event()
         """It lists our streams, or as many as it ever will."""
         self.leaving = asyncio.Event()
-        """The exchange has announced the end: another connection should take over."""
+        """Another connection should take over: the exchange has announced the end, or we leave."""
         self.leaving_reason = ""
+        self.leaving_planned = False
+        """It is no sign of trouble that it leaves."""
         self.unlisted: frozenset[str] = frozenset()
         """Streams that the exchange does not list though it was asked for them repeatedly."""
         self.whole_since_s: float | None = None
@@ -140,6 +145,7 @@ class Connection:
         self._requests = count(1)  # numbers of our requests
         self._answers: dict[int, asyncio.Future[Control]] = {}
         self._asked_for_more = asyncio.Event()
+        self._pong_came = asyncio.Event()
         self._latest_ping: bytes | None = None
 
     # What the legs call
@@ -175,6 +181,27 @@ class Connection:
         if self._transport is not None:
             self._transport.send_close(WSCloseCode.GOING_AWAY)
             self._loop.call_later(CLOSE_S, self._transport.disconnect, False)
+
+    def leave(self, reason: str, *, planned: bool = False) -> None:
+        """Ask for a successor, and live until that has taken over."""
+        if not self.leaving.is_set():
+            self.leaving_reason = reason
+            self.leaving_planned = planned
+            self.leaving.set()
+
+    async def answers_ping(self) -> bool:
+        """Whether it answers a ping in time."""
+        self._pong_came.clear()
+        await self._send(lambda transport: transport.send_ping(b"mdc"))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._pace.pong_s):
+                await self._pong_came.wait()
+        return self._pong_came.is_set()
+
+    def ask_again(self, streams: Iterable[str]) -> None:
+        """Ask once more for streams that the exchange has taken and does not bring; taken twice, nothing comes twice."""
+        self._unasked += [stream for stream in streams if stream in self._wanted and stream not in self._unasked]
+        self._asked_for_more.set()
 
     def refuse(self, refusal: Refusal) -> None:
         """End this connection for what the exchange said; the legs judge when another may be tried."""
@@ -221,6 +248,15 @@ class Connection:
         """Messages with trades that this connection brought, first copies or not."""
         return self._listener.trades if self._listener is not None else 0
 
+    @property
+    def is_reading(self) -> bool:
+        """False: we ourselves do not read, for want of room."""
+        return self._transport is not None and self._transport.underlying_transport.is_reading()
+
+    def last_ids(self) -> bytes:
+        """The last id that it brought of each instrument, as feed/progress compares them."""
+        return self._listener.last_ids() if self._listener is not None else b""
+
     # What the listener calls
 
     def on_connected(self, transport: WSTransport) -> None:
@@ -236,7 +272,9 @@ class Connection:
             self._pong(payload)
         elif message_type == CLOSE:
             self._closed_by_peer()
-        elif message_type != PONG:
+        elif message_type == PONG:
+            self._pong_came.set()
+        else:
             self._read(outcome, payload)
 
     def on_disconnected(self, transport: WSTransport) -> None:
@@ -438,8 +476,7 @@ class Connection:
                 self._log.bind(event=f"frame_{outcome}").warning(f"{OUTCOMES.get(outcome, outcome)}: {shown}")
         elif isinstance(control, ShuttingDown):
             self._log.bind(event="shutting_down").warning(control.reason)
-            self.leaving_reason = control.reason
-            self.leaving.set()  # no lead time is promised (T7)
+            self.leave(control.reason)  # no lead time is promised (T7)
         elif isinstance(control, Demand):
             self._budget.count()
             if self._transport is not None:

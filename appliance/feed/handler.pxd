@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 from picows.picows cimport WSFrame, WSListener, WSTransport
 
 from appliance.exchanges.decoder cimport Decoder, Outcome
@@ -6,7 +6,13 @@ from appliance.exchanges.instruments cimport Instruments
 from appliance.feed.spill cimport Spill
 from appliance.feed.window cimport Window
 from appliance.ring.codec cimport TradeEncoder
+from appliance.ring.layout cimport Histogram
 from appliance.ring.writer cimport Writer
+
+
+cdef struct Heard:                   # the last id that one connection brought, by instrument
+    int64_t* ids                     # -1: none yet
+    int32_t count
 
 
 cdef class HotPath:
@@ -18,11 +24,17 @@ cdef class HotPath:
     cdef Writer writer
     cdef uint64_t reserve_bytes      # less room than this: reading must pause
     cdef object pressure
+    cdef Histogram* leads            # LEGS_MAX: how much earlier a leg's copy came than the first from another leg, ns
+    cdef Histogram* leads_before     # as of the last `minute`, as the two below
+    cdef Histogram recv_to_commit_before
+    cdef Histogram fdatasync_before
     cdef Spill spill                 # what found no room, to be committed before anything that comes later
 
     cdef Outcome commit_trades(
-        self, const char* payload, Py_ssize_t size, Py_ssize_t readable, int64_t recv_ns, int leg
+        self, const char* payload, Py_ssize_t size, Py_ssize_t readable, int64_t recv_ns, int leg, Heard* heard
     ) noexcept nogil
+    cdef void grow(self, Heard* heard) noexcept nogil
+    cdef int check(self, int leg) except -1
     cdef bint has_room_for(self, Py_ssize_t size) noexcept nogil
     cdef void commit_spilled(self) noexcept nogil
     cdef void count_outcome(self, Outcome outcome) noexcept nogil
@@ -32,6 +44,7 @@ cdef class FeedHandler(WSListener):
     """One leg of one chunk as picows sees it. Trades go to the ring, every other frame to `control`."""
     cdef HotPath path
     cdef object control
+    cdef Heard heard
     cdef bytearray fragments         # of a message that comes in several frames; None between messages
     cdef bint read_begins
     cdef readonly int leg

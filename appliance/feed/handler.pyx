@@ -1,11 +1,14 @@
 """The hot path: one websocket frame in, its trades committed to one ring."""
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memset
 from picows.picows cimport WSFrame, WSListener, WSMsgType, WSTransport
 
 from appliance.clock cimport now_ns
 from appliance.exchanges.decoder cimport MALFORMED, OTHER, TRADES, UNKNOWN_SYMBOL, WRONG_VENUE, Decoder, Outcome
 from appliance.feed.spill cimport Spill, SpilledMessage
-from appliance.feed.window cimport BEFORE_BASELINE, CONFLICT, DUPLICATE, FIRST, LATE, Verdict, Window
+from appliance.feed.window cimport BEFORE_BASELINE, CONFLICT, DUPLICATE, FIRST, LATE, NONE, Verdict, Window
 from appliance.ring.codec cimport TRADE_PAYLOAD_BYTES_MAX, TradeEncoder
 from appliance.ring.layout cimport (
     C_BACKFILLED,
@@ -17,6 +20,7 @@ from appliance.ring.layout cimport (
     C_LATE,
     C_LEG_DUPLICATES,
     C_LEG_FRAMES,
+    C_LEG_SHARED,
     C_LEG_WINS,
     C_MALFORMED,
     C_OTHER_FRAMES,
@@ -27,20 +31,27 @@ from appliance.ring.layout cimport (
     C_WRONG_VENUE,
     FLAG_BACKFILLED,
     FLAG_LATE,
+    LEGS_MAX,
     TRADE,
+    Histogram,
     observe,
+    summarize,
+    summarize_since,
 )
+from appliance.ring.atomics cimport load_relaxed
 from appliance.ring.writer cimport Writer
 from appliance.trade cimport TradeFields
 
 import picows
 
 from appliance.exchanges.decoder import Outcome as OutcomeName
+from appliance.ring.layout import COUNTER_NAMES
 
 cdef enum:
     BACKFILL = -1                    # in place of a leg: fetched over REST
     SPILLED = 100                    # beside Outcome: not decoded yet, no room
     RECORD_EXPANSION = 3
+    HEARD_MORE = 256                 # instruments that a connection's memory grows by, beyond those that there are
 
 PICOWS_VERSION = "2.3.1"
 MESSAGE_BYTES_MAX = 16 << 20  # whole or in fragments; what is longer is no trade of any exchange
@@ -65,11 +76,23 @@ cdef class HotPath:
         self.reserve_bytes = reserve_bytes
         self.pressure = pressure
         self.spill = Spill()
+        # Before the first minute lies another writer's life.
+        summarize_since(&writer.meta.recv_to_commit_ns, &self.recv_to_commit_before)
+        summarize_since(&writer.meta.fdatasync_ns, &self.fdatasync_before)
+
+    def __cinit__(self):
+        self.leads = <Histogram*>calloc(2 * LEGS_MAX, sizeof(Histogram))
+        if self.leads == NULL:
+            raise MemoryError
+        self.leads_before = self.leads + LEGS_MAX
+
+    def __dealloc__(self):
+        free(self.leads)
 
     cdef Outcome commit_trades(
-        self, const char* payload, Py_ssize_t size, Py_ssize_t readable, int64_t recv_ns, int leg
+        self, const char* payload, Py_ssize_t size, Py_ssize_t readable, int64_t recv_ns, int leg, Heard* heard
     ) noexcept nogil:
-        """One message, of which `readable` bytes may be read from `payload` on."""
+        """One message, of which `readable` bytes may be read from `payload` on. `heard`: of the connection that brought it, or NULL."""
         cdef TradeFields trade
         cdef Verdict verdict
         cdef char* out
@@ -93,6 +116,9 @@ cdef class HotPath:
             # Names that the wire brought for the first time.
             with gil:
                 self.window.grow()
+        if heard != NULL and self.instruments.count > heard.count:
+            self.grow(heard)
+        self.window.brought(leg, recv_ns)
         # Decoded, and at once claimed: one reading for both, until a further trade of the same message is claimed.
         parse_ns = enqueue_ns = now_ns()
         while self.decoder.next(&trade):
@@ -107,6 +133,8 @@ cdef class HotPath:
                 self.writer.count(C_SHED, 1)
                 continue
             verdict = self.window.judge(&trade, parse_ns)
+            if heard != NULL and trade.instrument < heard.count:
+                heard.ids[trade.instrument] = trade.sequence_id
             if verdict == FIRST or verdict == LATE:
                 prefix = self.instruments.prefix(trade.instrument, &prefix_bytes)
                 payload_bytes = self.encoder.encode(&trade, prefix, prefix_bytes, recv_ns, parse_ns, enqueue_ns, out)
@@ -125,7 +153,12 @@ cdef class HotPath:
                     self.writer.count(C_LATE, 1)
             elif verdict == DUPLICATE or verdict == CONFLICT:
                 self.writer.count(C_DUPLICATES, 1)
+                if leg == BACKFILL:
+                    continue
                 self.writer.count(C_LEG_DUPLICATES + leg, 1)
+                if self.window.winner != NONE:
+                    self.writer.count(C_LEG_SHARED + self.window.winner, 1)
+                    observe(&self.leads[self.window.winner], self.window.lead_ns)
                 if verdict == CONFLICT:
                     self.writer.count(C_CONFLICTING, 1)
             elif verdict == BEFORE_BASELINE:
@@ -146,7 +179,7 @@ cdef class HotPath:
         while payload != NULL and self.has_room_for(message.size):
             messages = self.spill.messages
             self.spill.messages = 0  # so that it is not spilled again
-            self.commit_trades(payload, message.size, message.size, message.recv_ns, <int>message.leg)
+            self.commit_trades(payload, message.size, message.size, message.recv_ns, <int>message.leg, NULL)
             self.spill.messages = messages
             self.spill.pop()
             payload = self.spill.front(&message)
@@ -166,16 +199,52 @@ cdef class HotPath:
         elif outcome == WRONG_VENUE:
             self.writer.count(C_WRONG_VENUE, 1)
 
+    cdef void grow(self, Heard* heard) noexcept nogil:
+        """Room for all instruments. Without memory for it, the new ones are not remembered."""
+        cdef int32_t count = self.instruments.count + HEARD_MORE
+        cdef int64_t* ids = <int64_t*>realloc(heard.ids, count * sizeof(int64_t))
+        if ids == NULL:
+            return
+        memset(ids + heard.count, 0xff, (count - heard.count) * sizeof(int64_t))
+        heard.ids = ids
+        heard.count = count
+
+    def counters(self) -> dict[str, int]:
+        """The ring's counters by name, without the flusher's."""
+        return {name: load_relaxed(&self.writer.meta.counters[<int>index]) for index, name in COUNTER_NAMES.items()}
+
+    def lead(self, int leg) -> dict[str, float]:
+        """By how many ns this leg's first copies came before another leg's, since the start: percentiles as of any histogram."""
+        self.check(leg)
+        return summarize(&self.leads[leg])
+
+    def lead_since(self, int leg) -> dict[str, float]:
+        """`lead`, since the last call for this leg."""
+        self.check(leg)
+        return summarize_since(&self.leads[leg], &self.leads_before[leg])
+
+    def latencies_since(self) -> dict[str, dict[str, float]]:
+        """Percentiles of `recv_to_commit_ns` and `fdatasync_ns` since the last call."""
+        return {
+            "recv_to_commit_ns": summarize_since(&self.writer.meta.recv_to_commit_ns, &self.recv_to_commit_before),
+            "fdatasync_ns": summarize_since(&self.writer.meta.fdatasync_ns, &self.fdatasync_before),
+        }
+
+    cdef int check(self, int leg) except -1:
+        if not 0 <= leg < LEGS_MAX:
+            raise IndexError(f"no leg {leg}, there are {LEGS_MAX} at most")
+        return 0
+
     def commit_message(self, bytes payload, int leg=0) -> str:
         """Take one message as a socket would bring it, from memory; the outcome's name. For tests and benchmarks."""
         cdef const char* start = payload
-        cdef int outcome = <int>self.commit_trades(start, len(payload), len(payload), now_ns(), leg)
+        cdef int outcome = <int>self.commit_trades(start, len(payload), len(payload), now_ns(), leg, NULL)
         return "SPILLED" if outcome == SPILLED else OutcomeName(outcome).name
 
     def backfill(self, bytes message) -> str:
         """Take a message of past trades, in the shape that a socket would bring; the outcome's name. Between reads."""
         cdef const char* start = message
-        cdef int outcome = <int>self.commit_trades(start, len(message), len(message), now_ns(), BACKFILL)
+        cdef int outcome = <int>self.commit_trades(start, len(message), len(message), now_ns(), BACKFILL, NULL)
         return "SPILLED" if outcome == SPILLED else OutcomeName(outcome).name
 
     def commit_messages(self, list payloads, int leg=0) -> int:
@@ -183,7 +252,7 @@ cdef class HotPath:
         cdef int64_t held = 0
         cdef bytes payload
         for payload in payloads:
-            held += self.commit_trades(<const char*>payload, len(payload), len(payload), now_ns(), leg) == TRADES
+            held += self.commit_trades(<const char*>payload, len(payload), len(payload), now_ns(), leg, NULL) == TRADES
         return held
 
 
@@ -200,6 +269,13 @@ cdef class FeedHandler(WSListener):
         self.leg = leg
         self.control = control
         self.read_begins = True
+
+    def __dealloc__(self):
+        free(self.heard.ids)
+
+    def last_ids(self) -> bytes:
+        """The last id that this connection brought, an int64 by instrument; -1: none. Those beyond its end: none."""
+        return PyBytes_FromStringAndSize(<char*>self.heard.ids, self.heard.count * sizeof(int64_t))
 
     cpdef on_ws_connected(self, WSTransport transport):
         self.control.on_connected(transport)
@@ -220,7 +296,7 @@ cdef class FeedHandler(WSListener):
         self.frames += 1
         if frame.msg_type == WSMsgType.TEXT and frame.fin and self.fragments is None:
             outcome = self.path.commit_trades(
-                frame.payload_ptr, frame.payload_size, frame.payload_size + frame.tail_size, self.recv_ns, self.leg
+                frame.payload_ptr, frame.payload_size, frame.payload_size + frame.tail_size, self.recv_ns, self.leg, &self.heard
             )
         elif frame.msg_type == WSMsgType.TEXT or frame.msg_type == WSMsgType.CONTINUATION or (
             frame.msg_type == WSMsgType.BINARY and not frame.fin
@@ -229,7 +305,7 @@ cdef class FeedHandler(WSListener):
                 return
             message = bytes(self.fragments)
             self.fragments = None
-            outcome = self.path.commit_trades(<const char*>message, len(message), len(message), self.recv_ns, self.leg)
+            outcome = self.path.commit_trades(<const char*>message, len(message), len(message), self.recv_ns, self.leg, &self.heard)
         elif frame.msg_type == WSMsgType.BINARY and frame.fin:
             self.path.writer.count(C_FRAMES, 1)
             self.path.writer.count(C_MALFORMED, 1)

@@ -12,6 +12,8 @@ from appliance.exchanges.exchange import Trouble
 from appliance.feed.backoff import HEALTHY_S, Backoff
 from appliance.feed.connection import DRAINED, Connection, Ending
 from appliance.feed.limits import Door, Limits
+from appliance.feed.progress import Handover
+from appliance.feed.watch import Watch
 
 # Between the first connects of two legs, so that the exchange's 24 hours do not end for both at once (T10).
 STAGGER_S = 2.0
@@ -19,14 +21,15 @@ RETIRE_S = 3.0  # for what is still under way to a leg that was replaced
 
 DRAIN_TURNS = 100
 HANDOVER_STEP_S = 0.05
-HANDOVER_QUIET_S = 10.0
-
+# Both are heard for at least so long: what was traded just before a successor's subscriptions held reaches the older one by then.
+HANDOVER_S_MIN = 1.0
+HANDOVER_MUTE_S = 5.0  # an older one that brings nothing in this time while its successor does is not waited for
+HANDOVER_S_MAX = 30.0  # a successor that still lacks something then is not fit to be one
+LIFETIME_S = 24 * 3_600.0  # Binance ends every connection at this age
+LEAVE_S = 60.0  # before that the old one goes in any case: its end is then a CLOSE that takes all under way
+# Each leg rolls over a little earlier than the one before it, so that the legs' ages drift apart whatever has happened (T10).
+ROLLOVER_SPREAD = 0.1
 DOUBT_STEP_S = 0.5
-
-WATCH_S = 60.0
-# A leg that brings nothing while another brings this much in the same time is mute, whatever its pings say (T6).
-MUTE_TRADES = 100
-SILENT_S = 300.0  # a chunk of the least traded symbols can be quiet for minutes
 
 # What no restart mends, and what does.
 MENDED_BY = {
@@ -46,10 +49,11 @@ class Tell(Protocol):
 
 
 class Leg:
-    """One leg: always one connection, for a moment two when the exchange has announced the end of the older one."""
+    """One leg: always one connection, for a moment two when a successor takes over from an older one."""
 
-    def __init__(self, number: int, legs: "Legs", backoff: Backoff) -> None:
+    def __init__(self, number: int, legs: "Legs", backoff: Backoff, rollover_s: float) -> None:
         self.connections: list[Connection] = []  # oldest first
+        self._rollover_s = rollover_s
         self._number = number
         self._legs = legs
         self._backoff = backoff
@@ -74,6 +78,8 @@ class Leg:
                 else:
                     self._log.bind(event="leaving").info("opening the successor of a connection that will end")
                     self._tell("leaving", reason=connection.leaving_reason)
+                    if connection.leaving_planned:
+                        continue
                     wait_s = self._backoff.after_loss(connection.life_s)
                     if self._left_young:
                         # An exchange that shuts down may say so on every connection as it opens.
@@ -120,21 +126,46 @@ class Leg:
         self._tell("subscribed", streams=streams, unlisted=unlisted)
         self._legs.subscribed.set()
         older = self.connections[: self.connections.index(connection)]
-        await self._until_delivered(connection, older)
-        for one in older:
-            await one.drain(RETIRE_S)
+        if older:
+            if not await self._has_taken_over(connection, older):
+                return
+            for one in older:
+                await one.drain(RETIRE_S)
+        await self._roll_over(connection)
 
-    async def _until_delivered(self, successor: Connection, older: Sequence[Connection]) -> None:
-        """Until a successor has brought trades, or those before it were as quiet for a while (T9)."""
-        before = [one.trades for one in older]
-        quiet_s = 0.0
-        while successor.trades == 0 and any(one.is_open for one in older):
+    async def _roll_over(self, connection: Connection) -> None:
+        """Replace a connection when it is old, unless another leg is just at that."""
+        if not self._rollover_s:
+            return
+        await self._legs.sleep(max(0.0, self._rollover_s - connection.life_s))
+        async with self._legs.rolling_over:
+            connection.leave(f"rollover after {connection.life_s:.0f} s", planned=True)
+            await asyncio.Event().wait()  # until it has ended, and this with it
+
+    async def _has_taken_over(self, successor: Connection, older: Sequence[Connection]) -> bool:
+        """Wait until nothing is lost when the older ones go; False: the successor did not come to that, and goes itself (T9)."""
+        begun = [(one, Handover(one.last_ids())) for one in older]
+        trades = sum(one.trades for one in older)
+        if not await successor.answers_ping():
+            successor.end("no answer to a ping before it took over")
+            return False
+        waited_s = 0.0
+        while True:
+            brought = successor.last_ids()
+            steps = [handover.step(one.last_ids(), brought) for one, handover in begun if one.is_open]
+            lacking = max((lacks for lacks, _ in steps), default=0)
+            whole = not any(lacks or behind for lacks, behind in steps)
+            # Too late for more, or the others are gone, or what is lacking they lack: they do not bring what is traded.
+            patience_s = HANDOVER_MUTE_S if sum(one.trades for one in older) == trades else HANDOVER_S_MAX
+            at_last = not steps or any(one.life_s > LIFETIME_S - LEAVE_S for one in older) or (waited_s >= patience_s and not lacking)
+            if at_last or (whole and waited_s >= HANDOVER_S_MIN):
+                self._tell("handover", reason=older[-1].leaving_reason, overlap_ms=round(waited_s * 1_000), lacking=lacking)
+                return True
+            if waited_s >= HANDOVER_S_MAX:
+                successor.end(f"it did not take over: after {waited_s:.0f} s it lacks trades of {lacking} instruments that the older has")
+                return False
             await self._legs.sleep(HANDOVER_STEP_S)
-            quiet_s += HANDOVER_STEP_S
-            if quiet_s >= HANDOVER_QUIET_S:
-                if before == [one.trades for one in older]:
-                    return
-                before, quiet_s = [one.trades for one in older], 0.0
+            waited_s += HANDOVER_STEP_S
 
     def _wait_s(self, ending: Ending) -> float:
         """Seconds until the next connection, by how the last one ended."""
@@ -170,6 +201,9 @@ class Legs:
         *,
         blocked_is_fatal: Callable[[], bool],
         deaf: Callable[[], None] = lambda: None,
+        rollover_s: float = 0.0,
+        streams_of: Callable[[int], tuple[str, Sequence[str]]] = lambda instrument: (str(instrument), ()),
+        newest_ms: Callable[[], int] = lambda: 0,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self.deaf = deaf
@@ -184,14 +218,17 @@ class Legs:
         self.sleep = sleep
         self.draining = False
         self.log = logger.bind(chunk=chunk)
-        self._legs = [Leg(number, self, backoff()) for number in range(legs)]
+        self._watch = Watch(self, streams_of, newest_ms, sleep, chunk)
+        self.rolling_over = asyncio.Lock()
+        """Held by the leg whose connection is being replaced for its age."""
+        self._legs = [Leg(number, self, backoff(), rollover_s * (1.0 - ROLLOVER_SPREAD * number / legs)) for number in range(legs)]
 
     async def run(self) -> None:
         """Keep every leg alive until cancelled. Raises ExchangeRefused, in a group, on 451 while that is fatal."""
         async with asyncio.TaskGroup() as self._tasks:
             for leg in self._legs:
                 self._tasks.create_task(leg.keep())
-            self._tasks.create_task(self._watch())
+            self._tasks.create_task(self._watch.run())
 
     def subscribe(self, streams: Iterable[str]) -> None:
         """Take more streams, on the connections that live and on all to come."""
@@ -231,26 +268,14 @@ class Legs:
         """Legs that are subscribed now."""
         return sum(any(one.is_open and one.subscribed.is_set() for one in leg.connections) for leg in self._legs)
 
+    def ages_s(self) -> list[float | None]:
+        """Of each leg's newest open connection; None: it has none."""
+        return [max((one.life_s for one in leg.connections[-1:] if one.is_open), default=None) for leg in self._legs]
+
+    def leg_of(self, connection: Connection) -> int:
+        """The number of the leg that a living connection is of."""
+        return next(number for number, leg in enumerate(self._legs) if connection in leg.connections)
+
     @property
     def connections(self) -> list[Connection]:
         return list(chain.from_iterable(leg.connections for leg in self._legs))
-
-    async def _watch(self) -> None:
-        """Replace a leg that has gone mute. A chunk that is quiet on all legs proves nothing (T33), but is told in the end (T5)."""
-        silent_s = 0.0
-        while True:
-            before = {connection: connection.trades for connection in self.connections if connection.subscribed.is_set()}
-            await self.sleep(WATCH_S)
-            grown = {connection: connection.trades - trades for connection, trades in before.items() if connection.is_open}
-            most = max(grown.values(), default=0)
-            for connection, trades in grown.items():
-                if trades == 0 and most >= MUTE_TRADES:
-                    connection.end(f"mute: no trade in {WATCH_S:.0f} s while another leg brought {most}")
-            silent_s = silent_s + WATCH_S if grown and most == 0 else 0.0
-            if silent_s >= SILENT_S:
-                self.log.bind(event="silent").error(
-                    f"{len(self.streams)} streams are subscribed and no trade came on any leg for {silent_s:.0f} s: "
-                    "a quiet market, or the exchange has moved its streams"
-                )
-                self.tell("silent", silent_ms=round(silent_s * 1_000))
-                silent_s = 0.0

@@ -14,6 +14,7 @@ from appliance.exchanges.decoder import Decoder
 from appliance.feed import history
 from appliance.feed.handler import HotPath
 from appliance.feed.ledger import ChunkLedger
+from appliance.feed.minute import Minute
 from appliance.feed.pressure import Pressure
 from appliance.feed.window import EventKind, Window
 from appliance.ring.layout import BLOCK, PAYLOAD_MAX, RecordType
@@ -59,6 +60,7 @@ class Pipeline:
         self._watermark_ns = 0
         self.path = HotPath(decoder, window, store.writer, self._pressure.reserve_bytes, self._pressure)
         self.ledger = ChunkLedger(window, self.path, self.status)
+        self.minute = Minute(self.path, store.writer, legs, self.status)
 
     @classmethod
     def open(
@@ -124,6 +126,10 @@ class Pipeline:
         """An instrument that we have trades no more; False: that was known."""
         return self._window.end(self._window.instruments.find(name))
 
+    def newest_ms(self) -> int:
+        """Exchange time of the newest trade of any instrument; 0 before the first."""
+        return self._window.newest_ms()
+
     def status(self, event: str, **fields: object) -> None:
         """Write a status record: what happened to the feed, in the data itself."""
         self._append(RecordType.STATUS, event=event, **fields)
@@ -150,6 +156,7 @@ class Pipeline:
         if not behind:
             # Between two reads: whatever was received before now is committed.
             self._watermark_ns = now_ns
+        self.minute.turn()
         writer.beat(self._watermark_ns)
         changed = self._pressure.turn()
         if changed is not None:
@@ -170,6 +177,7 @@ class Pipeline:
         # What the journal has lost shows when it takes data again, and is to be recorded before the end.
         self.store.flush((deadline_s - time.monotonic()) / 2)
         self._write_hole()
+        self.minute.end()
         self._append(RecordType.BOUNDARY, event="stop", reason=reason)
         return self.store.drain(max(0.1, deadline_s - time.monotonic()))
 

@@ -12,6 +12,8 @@ cdef enum:
     JUMP_IDS = 1_000_000             # a longer hole is one question, not a list of requests
     RESTART_TRADES = 3               # so many ids of a new era make it the era
     NONE = -1                        # no such id
+    LEAD_UNIT_NS = 1024              # a power of two
+    LEAD_UNITS = 1 << 27             # times of receipt are kept modulo this: leads of up to a minute are told apart
 
 cpdef enum Verdict:
     FIRST = 0                        # commit
@@ -45,6 +47,10 @@ cdef struct Hole:
     int64_t gap_from                 # the reported gap that this is what is left of; NONE: not reported yet
     int64_t gap_to
 
+cdef struct Copy:                    # what is kept of the first copy of an id in the window
+    uint32_t fingerprint             # of price and size; 0: not known
+    uint32_t stamp                   # which leg brought it, and when: `stamp_of`; 0: not known
+
 cdef struct Sequence:
     int64_t highest
     int64_t baseline                 # NONE: no trade yet
@@ -77,10 +83,15 @@ cdef class Window:
     cdef int32_t count                      # instruments that have state here
     cdef Sequence* sequences
     cdef Hole* hole_lists                   # HOLES_MAX an instrument, sorted
-    cdef uint32_t* fingerprints             # WINDOW_IDS an instrument, by id; 0: not known
+    cdef Copy* copies                       # WINDOW_IDS an instrument, by id
+    cdef uint32_t stamp                     # of the trades that are judged now
+    cdef int winner                         # after a DUPLICATE that is the first copy from another leg: the leg that was first; else NONE
+    cdef int64_t lead_ns                    # by so much; exact to LEAD_UNIT_NS
     cdef QueuedEvent* events
     cdef dict unrecorded                    # events of a replay of which no record was read yet
 
+    cdef void brought(self, int leg, int64_t recv_ns) noexcept nogil
+    cdef void compare(self, Copy* first) noexcept nogil
     cdef bint lacks(self, const TradeFields* trade) noexcept nogil
     cdef Verdict judge(self, TradeFields* trade, int64_t now_ns) noexcept nogil
     cpdef int32_t due(self, int64_t now_ns, int64_t grace_ns)

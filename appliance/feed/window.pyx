@@ -1,9 +1,9 @@
 """Which trade ids of each instrument have come, and which are missing: de-duplication and gaps by id, never by time.
 
-An exchange's ids rise by one per instrument. Kept of each instrument: its highest id, a bit and a fingerprint of price and size
-for the WINDOW_IDS ids up to it, and the sorted list of open holes. An id above the highest is new and opens a hole for what it skips;
-one that lies in a hole fills it; any other is a copy. A hole that stays open for longer than a grace becomes a gap, which is told
-as an event and told again when it is closed.
+An exchange's ids rise by one per instrument. Kept of each instrument: its highest id; for the WINDOW_IDS ids up to it a bit, and of
+the first copy a fingerprint of price and size, its leg and when it was received; and the sorted list of open holes. An id above the
+highest is new and opens a hole for what it skips; one that lies in a hole fills it; any other is a copy. A hole that stays open for
+longer than a grace becomes a gap, which is told as an event and told again when it is closed.
 
 Nothing is held back. An id far below the highest, in no hole and with a newer exchange time, may be the first after the exchange began
 its ids anew: it is FIRST at once, labelled with the number of a new era. RESTART_TRADES such ids, while the old ones do not go on, make the
@@ -41,6 +41,17 @@ cdef inline uint32_t fingerprint_of(const TradeFields* trade) noexcept nogil:
     return <uint32_t>(mixed(state, trade.sz, trade.sz_bytes) >> 32) | 1
 
 
+cdef enum:
+    KNOWN = 0b01
+    SHARED = 0b10                    # another leg brought it too
+    LEG_BITS = 0b11100
+
+
+cdef inline uint32_t stamp_of(int leg, int64_t recv_ns) noexcept nogil:
+    """A leg and a time of receipt in 32 bits."""
+    return <uint32_t>(recv_ns // LEAD_UNIT_NS % LEAD_UNITS) << 5 | <uint32_t>(leg & 7) << 2 | KNOWN
+
+
 cdef inline bint was_seen(const Sequence* sequence, int64_t trade_id) noexcept nogil:
     """Of an id in the window."""
     return sequence.seen[(trade_id % WINDOW_IDS) >> 6] >> (trade_id & 63) & 1
@@ -60,7 +71,7 @@ cdef class Window:
     def __dealloc__(self):
         free(self.sequences)
         free(self.hole_lists)
-        free(self.fingerprints)
+        free(self.copies)
         free(self.events)
 
     def __len__(self) -> int:
@@ -81,12 +92,12 @@ cdef class Window:
         if hole_lists == NULL:
             raise MemoryError
         self.hole_lists = <Hole*>hole_lists
-        fingerprints = realloc(self.fingerprints, count * WINDOW_IDS * sizeof(uint32_t))
-        if fingerprints == NULL:
+        copies = realloc(self.copies, count * WINDOW_IDS * sizeof(Copy))
+        if copies == NULL:
             raise MemoryError
-        self.fingerprints = <uint32_t*>fingerprints
+        self.copies = <Copy*>copies
         memset(&self.sequences[self.count], 0, (count - self.count) * sizeof(Sequence))
-        memset(&self.fingerprints[self.count * WINDOW_IDS], 0, (count - self.count) * WINDOW_IDS * sizeof(uint32_t))
+        memset(&self.copies[self.count * WINDOW_IDS], 0, (count - self.count) * WINDOW_IDS * sizeof(Copy))
         for instrument in range(self.count, count):
             self.sequences[instrument].baseline = NONE
         self.count = count
@@ -119,6 +130,25 @@ cdef class Window:
         sequence = &self.sequences[instrument]
         return sequence.ended and sequence.highest == sequence.ended_highest and sequence.holes == 0
 
+    cdef void brought(self, int leg, int64_t recv_ns) noexcept nogil:
+        """What is judged from now on came on this leg (below 0: on none) and was received then."""
+        self.stamp = stamp_of(leg, recv_ns) if leg >= 0 else 0
+        self.winner = NONE
+
+    cdef void compare(self, Copy* first) noexcept nogil:
+        """A copy of what came before: which leg was first and by how much, where this is the first copy from another leg."""
+        cdef uint32_t later
+        self.winner = NONE
+        if self.stamp == 0 or first.stamp == 0 or first.stamp & SHARED:
+            return
+        if (first.stamp ^ self.stamp) & LEG_BITS == 0:
+            return  # the same leg, on two connections
+        later = ((self.stamp >> 5) - (first.stamp >> 5)) & (LEAD_UNITS - 1)
+        # The one that was judged later may have been received a little before: then it had waited for room.
+        self.lead_ns = <int64_t>later * LEAD_UNIT_NS if later < LEAD_UNITS // 2 else 0
+        self.winner = <int>(first.stamp >> 2 & 7)
+        first.stamp |= SHARED
+
     cdef bint lacks(self, const TradeFields* trade) noexcept nogil:
         """Whether a past trade is missing, or behind the highest. What is older than the baseline is not asked for."""
         cdef Sequence* sequence
@@ -137,6 +167,7 @@ cdef class Window:
         cdef Sequence* sequence
         cdef Verdict verdict
         cdef int64_t trade_id = trade.sequence_id
+        self.winner = NONE
         if trade.instrument >= self.count:
             trade.era = 0
             return BEFORE_BASELINE
@@ -176,7 +207,7 @@ cdef class Window:
     cdef Verdict admit_below(self, int32_t instrument, int64_t trade_id, uint32_t fingerprint, int64_t now_ns) noexcept nogil:
         cdef Sequence* sequence = &self.sequences[instrument]
         cdef bint in_window = trade_id > sequence.highest - WINDOW_IDS
-        cdef uint32_t known
+        cdef Copy* first
         cdef int32_t number
         if trade_id < sequence.baseline:
             if not in_window:
@@ -184,8 +215,9 @@ cdef class Window:
             self.lower_baseline(instrument, trade_id, fingerprint, now_ns)
             return LATE
         if in_window and was_seen(sequence, trade_id):
-            known = self.fingerprints[instrument * WINDOW_IDS + trade_id % WINDOW_IDS]
-            if known == fingerprint or known == 0 or fingerprint == 0:
+            first = &self.copies[instrument * WINDOW_IDS + trade_id % WINDOW_IDS]
+            if first.fingerprint == fingerprint or first.fingerprint == 0 or fingerprint == 0:
+                self.compare(first)
                 return DUPLICATE
             self.emit(COPIES_DIFFER, instrument, sequence.era, trade_id, trade_id, now_ns)
             return CONFLICT
@@ -295,7 +327,7 @@ cdef class Window:
 
     cdef void mark(self, int32_t instrument, int64_t trade_id, uint32_t fingerprint) noexcept nogil:
         self.sequences[instrument].seen[(trade_id % WINDOW_IDS) >> 6] |= <uint64_t>1 << (trade_id & 63)
-        self.fingerprints[instrument * WINDOW_IDS + trade_id % WINDOW_IDS] = fingerprint
+        self.copies[instrument * WINDOW_IDS + trade_id % WINDOW_IDS] = Copy(fingerprint, self.stamp)
 
     cdef int32_t hole_of(self, int32_t instrument, int64_t trade_id) noexcept nogil:
         """Number of the hole that the id lies in, or NONE."""
@@ -542,6 +574,14 @@ cdef class Window:
             return None
         return self.sequences[instrument].highest, self.sequences[instrument].highest_ts_ms
 
+    def newest_ms(self) -> int:
+        """The latest exchange time of all instruments' highest ids; 0 before the first trade."""
+        cdef int32_t instrument
+        cdef int64_t newest = 0
+        for instrument in range(self.count):
+            newest = max(newest, self.sequences[instrument].highest_ts_ms)
+        return newest
+
     def era(self, int32_t instrument) -> int:
         self.check(instrument)
         return self.sequences[instrument].era
@@ -615,7 +655,7 @@ cdef class Window:
         self.drop_holes(instrument)
         sequence = &self.sequences[instrument]
         memset(sequence, 0, sizeof(Sequence))
-        memset(&self.fingerprints[instrument * WINDOW_IDS], 0, WINDOW_IDS * sizeof(uint32_t))
+        memset(&self.copies[instrument * WINDOW_IDS], 0, WINDOW_IDS * sizeof(Copy))
         sequence.baseline = NONE
         sequence.era = sequence.last_era = state["era"]
         if state["baseline"] is None:

@@ -169,6 +169,14 @@ cdef enum Counter:                   # index into Meta.counters; names in layout
     C_LEG_WINS = 72                  # + leg: first copies
     C_LEG_DUPLICATES = 80            # + leg
     C_LEG_CONNECTS = 88              # + leg
+    C_LEG_SHARED = 96                # + leg: of its first copies, those that another leg brought too
+    C_LEG_LOSSES = 104               # + leg: connections that ended otherwise than by our own CLOSE
+    C_LEG_OPENED_MS = 112            # + leg: gauge: UNIX ms at which its newest connection was opened; 0: none is
+    C_LEG_LEADS = 120                # + leg: gauge, as the three below: leads measured since the writer's start
+    C_LEG_LEAD_P50_NS = 128          # + leg
+    C_LEG_LEAD_P99_NS = 136          # + leg
+    C_LEG_LEAD_MAX_NS = 144          # + leg
+    C_LEG_RECONNECTS = 152           # + leg
 
 cdef enum FlusherCounter:            # index into Meta.flusher_counters
     F_FLUSHES = 0
@@ -190,6 +198,7 @@ cdef inline uint64_t block_end(uint64_t position) noexcept nogil:
 
 cdef void observe(Histogram* histogram, uint64_t value) noexcept nogil
 cdef dict summarize(const Histogram* histogram)
+cdef dict summarize_since(const Histogram* histogram, Histogram* before)
 
 
 cdef extern from *:

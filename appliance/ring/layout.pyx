@@ -53,6 +53,14 @@ COUNTER_NAMES.update({
         (C_LEG_WINS, "wins"),
         (C_LEG_DUPLICATES, "duplicates"),
         (C_LEG_CONNECTS, "connects"),
+        (C_LEG_RECONNECTS, "reconnects"),
+        (C_LEG_SHARED, "shared"),
+        (C_LEG_LOSSES, "losses"),
+        (C_LEG_OPENED_MS, "opened_ms"),
+        (C_LEG_LEADS, "leads"),
+        (C_LEG_LEAD_P50_NS, "lead_p50_ns"),
+        (C_LEG_LEAD_P99_NS, "lead_p99_ns"),
+        (C_LEG_LEAD_MAX_NS, "lead_max_ns"),
     )
     for leg in range(LEGS_MAX)
 })
@@ -191,3 +199,22 @@ cdef dict summarize(const Histogram* histogram):
                 break
         result[name] = value
     return result
+
+
+cdef dict summarize_since(const Histogram* histogram, Histogram* before):
+    """`summarize` of what was counted since `before`, which then becomes the present. The maximum is one of a bucket, too."""
+    cdef Histogram grown
+    cdef uint64_t now
+    cdef int i
+    grown.count = grown.max = 0
+    grown.sum = load_relaxed(&histogram.sum)
+    now = grown.sum
+    grown.sum -= before.sum
+    before.sum = now
+    for i in range(HISTOGRAM_BUCKETS):
+        now = load_relaxed(&histogram.buckets[i])
+        grown.buckets[i] = now - before.buckets[i]
+        before.buckets[i] = now
+        if grown.buckets[i]:
+            grown.max = min(bucket_top(i), load_relaxed(&histogram.max))
+    return summarize(&grown)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from array import array
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar, cast
 from urllib.parse import unquote
@@ -13,6 +14,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest
 from appliance.feed.connection import Connection
 
 DEADLINE_S = 20.0
+SYMBOLS = ["BTCUSDT", "ETHUSDT"]  # of which an ear keeps the ids
 T = TypeVar("T")
 
 
@@ -134,6 +136,10 @@ class Ear(WSListener):
         self.frames = 0
         self.trades = 0
         self.heard: list[bytes] = []
+        self.ids = array("q", [-1] * len(SYMBOLS))
+
+    def last_ids(self) -> bytes:
+        return self.ids.tobytes()
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self.control.on_connected(transport)
@@ -147,6 +153,9 @@ class Ear(WSListener):
         if b'"e":"trade"' in payload:
             self.trades += 1
             self.heard.append(payload)
+            data = json.loads(payload)["data"]
+            if data["s"] in SYMBOLS:
+                self.ids[SYMBOLS.index(data["s"])] = data["t"]
         else:
             self.control.on_other_frame(1, int(frame.msg_type), payload)  # type: ignore[call-overload]
 

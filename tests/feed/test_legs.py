@@ -2,96 +2,18 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from appliance.errors import ExchangeRefused
-from appliance.exchanges.binance import EXCHANGE
 from appliance.exchanges.exchange import Rules
-from appliance.feed import tls
-from appliance.feed.backoff import Backoff
-from appliance.feed.connection import Connection, Pace
-from appliance.feed.legs import HANDOVER_STEP_S, MUTE_TRADES, STAGGER_S, WATCH_S, Legs
-from appliance.feed.limits import Door, Limits
+from appliance.feed.connection import Connection
+from appliance.feed.legs import HANDOVER_S_MAX, HANDOVER_STEP_S, STAGGER_S
+from appliance.feed.limits import Door
+from tests.feed.legs_of_a_test import SHUTDOWN, STREAMS, alive, chunk
 from tests.feed.scripted import Ear, Peer, Server, fact, run, trade, trades
-
-STREAMS = ["btcusdt@trade", "ethusdt@trade"]
-TRUST = tls.trust(None)
-RULES = Rules(connects=1_000, connects_window_s=300.0, messages_per_s=5, weight_per_minute=6_000)
-
-
-class Time:
-    """Waits take no time, but are written down and move the clock; the watch over mute legs turns when the test says."""
-
-    def __init__(self) -> None:
-        self.now_s = 1_790_000_000.0
-        self.waits_s: list[float] = []
-        self.watch = asyncio.Event()
-
-    def __call__(self) -> float:
-        return self.now_s
-
-    async def sleep(self, seconds: float) -> None:
-        if seconds == WATCH_S:
-            await self.watch.wait()
-            self.watch.clear()
-            return
-        if seconds == HANDOVER_STEP_S:
-            await asyncio.sleep(0.002)
-            return
-        self.waits_s.append(seconds)
-        self.now_s += seconds
-        await asyncio.sleep(0)
-
-
-class Chunk:
-    """One chunk's legs, and what they told."""
-
-    def __init__(self, url: str, directory: Path, legs: int, rules: Rules, fatal: bool) -> None:
-        self.time = Time()
-        self.events: list[tuple[str, dict[str, Any]]] = []
-        self.ears: list[Ear] = []
-        self.limits = Limits(directory, rules, self.time)
-        self.url = url
-        self.legs = Legs(
-            0, legs, STREAMS, self.connect, self.limits, self.tell, lambda: Backoff(lambda: 0.9),
-            blocked_is_fatal=lambda: fatal, sleep=self.time.sleep,
-        )  # fmt: skip
-
-    def connect(self, leg: int, streams: Sequence[str]) -> Connection:
-        return Connection(EXCHANGE, self.url, streams, self.listen, TRUST, pace=Pace())
-
-    def listen(self, control: Connection) -> Ear:
-        self.ears.append(Ear(control))
-        return self.ears[-1]
-
-    def tell(self, event: str, **fields: Any) -> None:
-        self.events.append((event, fields))
-
-    def told(self, event: str) -> list[dict[str, Any]]:
-        return [fields for name, fields in self.events if name == event]
-
-
-@asynccontextmanager
-async def chunk(
-    server: Server, directory: Path, legs: int = 2, rules: Rules = RULES, fatal: bool = False
-) -> AsyncIterator[tuple[Chunk, asyncio.Task[None]]]:
-    one = Chunk(server.url, directory, legs, rules, fatal)
-    life = asyncio.create_task(one.legs.run())
-    try:
-        yield one, life
-    finally:
-        life.cancel()
-        with suppress(asyncio.CancelledError, BaseExceptionGroup):
-            await life
-
-
-def alive(server: Server) -> list[Peer]:
-    return [peer for peer in server.peers if peer.transport is not None and not peer.transport.is_disconnected]
 
 
 def test_legs_start_staggered_and_each_brings_every_trade(tmp_path: Path) -> None:
@@ -224,7 +146,7 @@ def test_an_announced_end_is_met_with_a_successor_before_the_old_connection_goes
             old = server.peers[0]
             held: list[dict[str, Any]] = []
             server.answer = lambda peer, request: held.append(request)  # the successor is not subscribed yet
-            old.send({"stream": "!serverShutdown", "data": {"e": "serverShutdown", "E": 1}})
+            old.send(SHUTDOWN)
             await fact(lambda: len(server.peers) == 2 and held)
             assert len(alive(server)) == 2
             for number in range(5):
@@ -244,7 +166,7 @@ def test_an_exchange_that_announces_the_end_of_every_connection_is_not_stormed(t
 
     async def test() -> None:
         async with Server() as server, chunk(server, tmp_path, legs=1) as (one, _):
-            server.greet = lambda peer: peer.send({"stream": "!serverShutdown", "data": {"e": "serverShutdown", "E": 1}})
+            server.greet = lambda peer: peer.send(SHUTDOWN)
             await fact(lambda: len(one.told("leaving")) >= 8)
             waits_s = [wait_s for wait_s in one.time.waits_s if wait_s >= 0.25]
             assert len(waits_s) >= len(one.told("leaving")) - 2
@@ -260,7 +182,7 @@ def test_a_successor_that_does_not_deliver_does_not_end_the_one_that_does(tmp_pa
         async with Server() as server, chunk(server, tmp_path, legs=1) as (one, _):
             await one.legs.subscribed.wait()
             old = server.peers[0]
-            old.send({"stream": "!serverShutdown", "data": {"e": "serverShutdown", "E": 1}})
+            old.send(SHUTDOWN)
             for number in range(300):
                 old.send(trade(number))
                 await asyncio.sleep(0.001)
@@ -272,51 +194,111 @@ def test_a_successor_that_does_not_deliver_does_not_end_the_one_that_does(tmp_pa
     run(test)
 
 
-def test_a_leg_that_goes_mute_while_another_delivers_is_replaced(tmp_path: Path) -> None:
-    """T6: its pings are answered, its streams are listed, nothing comes."""
+def test_the_old_connection_stays_until_the_new_one_has_reached_it_on_every_instrument_that_traded(tmp_path: Path) -> None:
+    """T9, with one leg: what the new one has brought of one instrument proves nothing of another."""
 
     async def test() -> None:
-        async with Server() as server, chunk(server, tmp_path) as (one, _):
+        async with Server() as server, chunk(server, tmp_path, legs=1) as (one, _):
+            await one.legs.subscribed.wait()
+            old = server.peers[0]
+            old.send(trade(10, "BTCUSDT"))
+            old.send(trade(10, "ETHUSDT"))
+            await fact(lambda: one.ears[0].trades == 2)
+            old.send(SHUTDOWN)
             await fact(lambda: len(one.told("subscribed")) == 2)
-            await asyncio.sleep(0)
-            one.time.watch.set()  # a first look, so that both are compared from now on
-            await fact(lambda: not one.time.watch.is_set())
-            for frame in trades(range(MUTE_TRADES)):
-                server.peers[1].send(frame)
-            await fact(lambda: max(ear.trades for ear in one.ears) == MUTE_TRADES)
-            one.time.watch.set()
-            await fact(lambda: len(one.told("subscribed")) == 3)
-            assert "mute" in one.told("lost")[0]["reason"]
-            assert server.peers[0] not in alive(server)
+            new = server.peers[1]
+            old.send(trade(11, "BTCUSDT"))
+            old.send(trade(11, "ETHUSDT"))
+            new.send(trade(11, "BTCUSDT"))
+            await fact(lambda: one.ears[0].trades == 4 and one.ears[1].trades == 1)
+            seen = one.time.steps
+            await fact(lambda: one.time.steps > seen + 100)
+            assert old in alive(server)
+            new.send(trade(12, "ETHUSDT"))  # 11 is the old one's, which has it: so the new one has come as far
+            await fact(lambda: alive(server) == [new])
+            assert [told["leg"] for told in one.told("handover")] == [0]
 
     run(test)
 
 
-def test_a_chunk_that_is_quiet_on_all_legs_is_left_alone(tmp_path: Path) -> None:
+def test_the_old_connection_stays_while_it_is_behind_what_the_new_one_began_with(tmp_path: Path) -> None:
+    """The new one begins at 15; 11 to 14 are on their way to the old one."""
+
+    async def test() -> None:
+        async with Server() as server, chunk(server, tmp_path, legs=1) as (one, _):
+            await one.legs.subscribed.wait()
+            old = server.peers[0]
+            old.send(trade(10))
+            await fact(lambda: one.ears[0].trades == 1)
+            old.send(SHUTDOWN)
+            await fact(lambda: len(server.peers) == 2)
+            new = server.peers[1]
+            new.send(trade(15))
+            await fact(lambda: one.ears[1].trades == 1 and len(one.told("subscribed")) == 2)
+            seen = one.time.steps
+            await fact(lambda: one.time.steps > seen + 50)
+            assert old in alive(server)
+            for number in range(11, 15):
+                old.send(trade(number))
+            await fact(lambda: alive(server) == [new])
+            assert one.ears[0].trades == 5
+
+    run(test)
+
+
+def test_a_quiet_chunk_hands_over_when_the_subscriptions_are_listed_and_a_ping_is_answered(tmp_path: Path) -> None:
     """T33."""
 
     async def test() -> None:
-        async with Server() as server, chunk(server, tmp_path) as (one, _):
-            await fact(lambda: len(one.told("subscribed")) == 2)
-            for _ in range(3):
-                one.time.watch.set()
-                await fact(lambda: not one.time.watch.is_set())
-            assert one.told("lost") == []
+        async with Server() as server, chunk(server, tmp_path, legs=1) as (one, _):
+            await one.legs.subscribed.wait()
+            server.peers[0].send(SHUTDOWN)
+            await fact(lambda: one.told("closed"))
+            assert alive(server) == [server.peers[1]]
+            assert server.peers[1].of_type(0x9) == [b"mdc"]
 
     run(test)
 
 
-def test_silence_on_all_legs_of_a_subscribed_chunk_is_told_in_the_end(tmp_path: Path) -> None:
-    """T5: acks, lists and pings are fine, and the data is elsewhere."""
+def test_a_successor_that_never_comes_as_far_is_itself_replaced_and_the_old_one_stays(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Server() as server, chunk(server, tmp_path, legs=1) as (one, _):
+            await one.legs.subscribed.wait()
+            old = server.peers[0]
+            old.send(SHUTDOWN)
+            await fact(lambda: len(one.told("subscribed")) == 2)
+            old.send(trade(1))
+            await fact(lambda: len(one.told("subscribed")) == 3)
+            assert one.time.steps * HANDOVER_STEP_S >= HANDOVER_S_MAX
+            assert "did not take over" in one.told("lost")[0]["reason"]
+            assert alive(server) == [old, server.peers[2]]
+            old.send(trade(2))
+            server.peers[2].send(trade(2))
+            await fact(lambda: alive(server) == [server.peers[2]])
+
+    run(test)
+
+
+def test_no_two_legs_roll_over_together_and_each_has_its_successor_before_it_goes(tmp_path: Path) -> None:
+    """T10."""
 
     async def test() -> None:
-        async with Server() as server, chunk(server, tmp_path) as (one, _):
-            await fact(lambda: len(one.told("subscribed")) == 2)
-            for _ in range(6):
-                assert one.told("silent") == []
-                one.time.watch.set()
-                await fact(lambda: not one.time.watch.is_set())
-            await fact(lambda: one.told("silent") == [{"silent_ms": 300_000}])
+        open_at_leaving: list[int] = []
+        async with Server() as server, chunk(server, tmp_path, legs=3, rollover_s=3600.0) as (one, _):
+            tell = one.legs.tell
+
+            def watched(event: str, **fields: Any) -> None:
+                tell(event, **fields)
+                if event == "leaving":
+                    assert len(one.told("leaving")) - len(one.told("closed")) == 1
+                if event == "closed":
+                    open_at_leaving.append(len(alive(server)))
+
+            one.legs.tell = watched
+            await fact(lambda: len(one.told("closed")) >= 9)
+            assert {told["leg"] for told in one.told("leaving")} == {0, 1, 2}
+            assert all("rollover" in told["reason"] for told in one.told("leaving"))
+            assert min(open_at_leaving) >= 3
             assert one.told("lost") == []
 
     run(test)

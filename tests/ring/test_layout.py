@@ -50,6 +50,8 @@ def test_types_flags_and_counters_keep_their_numbers() -> None:
     assert (layout.Flags.FLAG_LEG_MASK, layout.Flags.FLAG_BACKFILLED, layout.Flags.FLAG_LATE) == (7, 8, 16)
     assert layout.COUNTER_NAMES[0] == "trades"
     assert layout.COUNTER_NAMES[72] == "leg0_wins"
+    assert layout.COUNTER_NAMES[96 + 7] == "leg7_shared"
+    assert layout.COUNTER_NAMES[152] == "leg0_reconnects"
     assert len(set(layout.COUNTER_NAMES.values())) == len(layout.COUNTER_NAMES)
 
 

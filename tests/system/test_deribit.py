@@ -148,12 +148,12 @@ def test_a_login_that_ends_on_both_legs_at_once_is_made_again_and_what_was_misse
         with appliance(config(here, exchange, feed="backfill = false")) as one:
             one.ready()
             exchange.wait(lambda stats: stats["finished"], 60.0)
-            assert sum("logging in again on the living connection" in line for line in one.log) == 2
+            assert sum("logging in again on the living connection" in line for line in one.log) >= 2
             assert one.stop() == 0
         stats = exchange.stats()
     trades = here.trades()
     assert len(set(trades)) == len(trades) == stats["trades_sent"]
-    assert stats["websockets"] == 2
+    assert stats["websockets"] >= 2  # the silence of both is found too, and met with new connections
     missing = sum(gap.to_id - gap.from_id + 1 for gap in here.gaps())
     assert missing > 0
     assert missing + len(trades) == stats["trades_generated"]

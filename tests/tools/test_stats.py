@@ -49,6 +49,33 @@ def test_the_table_names_each_ring_and_what_its_writer_does(tmp_path: Path, caps
     assert stats.state(stats.read(chunk.ring_dir)[0]) == "ended"
 
 
+def test_what_a_leg_is_worth_is_said_with_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Chunk(tmp_path, 0, ROOMY) as chunk:
+        count = chunk.store.writer.add_to
+        count("leg0_connects")
+        assert stats.read(chunk.ring_dir)[0]["legs_worth"] == "No trade came on any leg yet."
+        count("leg0_wins", 999_990)
+        assert "alone brought all 999,990 trades" in stats.read(chunk.ring_dir)[0]["legs_worth"]
+        count("leg0_shared", 999_990)
+        count("leg1_connects", 2)
+        count("leg1_losses")
+        count("leg1_wins", 10)
+        count("leg1_shared", 3)
+        for name, value in (("leads", 3), ("lead_p50_ns", 1_200), ("lead_p99_ns", 4_500_000), ("lead_max_ns", 2_000_000_000)):
+            count(f"leg1_{name}", value)
+        (row,) = stats.read(chunk.ring_dir)
+        assert [leg["only"] for leg in row["legs"]] == [0, 7]
+        assert row["legs"][1]["lead_ns"] == {"count": 3, "p50": 1_200, "p99": 4_500_000, "max": 2_000_000_000}
+        assert row["legs"][1]["losses"] == 1
+        assert row["legs"][1]["age_ms"] is None
+        assert row["legs_worth"] == (
+            "1,000,000 trades came on 2 legs. Without leg 0 none would be missing; 100 % came on it first. Without leg 1 7 of them "
+            "(0.0007 %) would be missing; 0.001 % came on it first, in the median 1.2 µs and at p99 4.5 ms before the next."
+        )
+        assert stats.run(rings=chunk.ring_dir, as_json=False, watch=False) == 0
+        assert "Without leg 1 7 of them" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_ring_without_a_journal_says_so(tmp_path: Path) -> None:
     with Chunk(tmp_path, journal=False) as chunk:
         chunk.trade("BTCUSDT", 1)
