@@ -6,6 +6,7 @@ from appliance.exchanges.instruments cimport Instruments
 from appliance.feed.spill cimport Spill
 from appliance.feed.window cimport Window
 from appliance.ring.codec cimport TradeEncoder
+from appliance.ring.raw_buffer cimport RawBuffer
 from appliance.ring.writer cimport Writer
 
 
@@ -19,10 +20,12 @@ cdef class HotPath:
     cdef uint64_t reserve_bytes      # less room than this: reading must pause
     cdef object pressure
     cdef Spill spill                 # what found no room, to be committed before anything that comes later
+    cdef public RawBuffer raw        # of the raw lane; None: it is off
 
     cdef Outcome commit_trades(
         self, const char* payload, Py_ssize_t size, Py_ssize_t readable, int64_t recv_ns, int leg
     ) noexcept nogil
+    cdef void keep_raw(self, const char* payload, Py_ssize_t size, int64_t recv_ns, int leg, int outcome) noexcept nogil
     cdef bint has_room_for(self, Py_ssize_t size) noexcept nogil
     cdef void commit_spilled(self) noexcept nogil
     cdef void count_outcome(self, Outcome outcome) noexcept nogil

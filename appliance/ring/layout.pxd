@@ -169,6 +169,9 @@ cdef enum Counter:                   # index into Meta.counters; names in layout
     C_LEG_WINS = 72                  # + leg: first copies
     C_LEG_DUPLICATES = 80            # + leg
     C_LEG_CONNECTS = 88              # + leg
+    C_RAW_FRAMES = 160               # of the raw lane: taken in
+    C_RAW_SHED                       # not kept: no room, or the disk did not take them at the end
+    C_RAW_BYTES                      # compressed, on disk
 
 cdef enum FlusherCounter:            # index into Meta.flusher_counters
     F_FLUSHES = 0
