@@ -221,7 +221,9 @@ def replay(
         Path,
         typer.Option("--raw", metavar="DIR", envvar="MDC_RINGS", help="A journal directory, its raw/, or a ring directory."),
     ],
-    start: Annotated[str, typer.Option("--from", metavar="oldest|TIME", help="Frames received from then on, e.g. 2025-11-08T20:12 (UTC).")] = "oldest",
+    start: Annotated[
+        str, typer.Option("--from", metavar="oldest|TIME", help="Frames received from then on, e.g. 2025-11-08T20:12 (UTC).")
+    ] = "oldest",
     end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Frames received before.")] = None,
     decode: Annotated[bool, typer.Option("--decode", help="Decode them anew and print the trades.")] = False,
     compare: Annotated[bool, typer.Option("--compare", help="Decode them anew and compare the trades with the journal.")] = False,

@@ -77,11 +77,15 @@ class Chunk:
         if settings.journal.raw_hours:
             pipeline.keep_raw(
                 RawLane.open(
-                    settings.journal.dir, exchange.name, number, pipeline.store.writer, pipeline.status,
+                    settings.journal.dir,
+                    exchange.name,
+                    number,
+                    pipeline.store.writer,
+                    pipeline.status,
                     buffer_bytes=settings.journal.raw_buffer_mb << 20,
                     segment_bytes=settings.journal.segment_mb << 20,
                     keep_free_bytes=int(settings.journal.keep_free_gb * 1e9 / 2),
-                )  # fmt: skip
+                )
             )
         log = logger.bind(chunk=number)
         connected: set[int] = set()

@@ -48,7 +48,7 @@ class RawLane:
         cls, journal_dir: Path, exchange: str, chunk: int, counters: Counters, tell: Tell,
         *, buffer_bytes: int, segment_bytes: int, keep_free_bytes: int,
     ) -> "RawLane":  # fmt: skip
-        """Begin to keep frames of this chunk below `journal_dir`, which must be there. A segment is never gone on with: each start has its own."""
+        """Begin to keep frames of this chunk below `journal_dir`, which must be there. Each start has segments of its own."""
         newest = raw_segments.segments(journal_dir / raw_segments.DIRECTORY, exchange, chunk)[-1:]
         buffer = RawBuffer(buffer_bytes)
         writer = RawWriter(

@@ -136,7 +136,9 @@ class RawReader:
         if crc32c(content[:_CRC]) != crc:
             raise NotARing(f"{segment.path}: its header is damaged (CRC32C); move it away to read the others")
         if (exchange.rstrip(b"\0").decode(), chunk) != (segment.exchange, segment.chunk):
-            raise NotARing(f"{segment.path}: holds {exchange.rstrip(bytes(1)).decode()} chunk {chunk}, not what its name says; rename it back")
+            raise NotARing(
+                f"{segment.path}: holds {exchange.rstrip(bytes(1)).decode()} chunk {chunk}, not what its name says; rename it back"
+            )
         return int(started_ns)
 
     def _blocks(self, segment: RawSegment, content: memoryview) -> Iterator[Item]:

@@ -32,9 +32,11 @@ cdef class RawWriter:
     cdef const char* directory
     cdef const char* prefix
     cdef int parent
+    cdef int lane                    # where segments lie, while all is well; -1
     cdef int wake_up                 # an eventfd
     cdef uint64_t segment_bytes
     cdef int64_t segment_ns
+    cdef int64_t block_ns
     cdef uint64_t keep_free_bytes
     # The writing thread's own:
     cdef int segment                 # -1: none open
@@ -58,6 +60,7 @@ cdef class RawWriter:
     cdef bint make_block(self) noexcept nogil
     cdef bint compress(self, const RawSpan* span) noexcept with gil
     cdef bint write_block(self) noexcept nogil
+    cdef bint open_directory(self) noexcept nogil
     cdef bint open_segment(self) noexcept nogil
     cdef void close_segment(self) noexcept nogil
     cdef bint fail(self) noexcept nogil

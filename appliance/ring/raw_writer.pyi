@@ -19,6 +19,7 @@ class RawWriter:
         segment_bytes: int,
         segment_s: float,
         keep_free_bytes: int,
+        block_s: float = 1.0,
     ) -> None: ...
     @property
     def buffer(self) -> RawBuffer: ...

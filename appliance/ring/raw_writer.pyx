@@ -14,15 +14,16 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
-from posix.fcntl cimport O_CLOEXEC, O_CREAT, O_EXCL, O_RDWR
+from posix.fcntl cimport O_CLOEXEC, O_CREAT, O_EXCL, O_RDONLY, O_RDWR
 from posix.stat cimport fstat, struct_stat
 from posix.unistd cimport close, fdatasync, ftruncate, pwrite, read, write
 
 from appliance.clock cimport monotonic_ns, now_ns
-from appliance.ring.atomics cimport add, load_acquire, load_relaxed, store_release
+from appliance.ring.atomics cimport add, load_acquire, store_release
 from appliance.ring.crc32c cimport crc32c
 
 cdef extern from "<fcntl.h>" nogil:
+    int O_DIRECTORY
     int openat(int directory, const char* path, int flags, int mode)
 
 cdef extern from "<sys/stat.h>" nogil:
@@ -59,11 +60,10 @@ cdef extern from "<cerrno>" nogil:
 cdef enum:
     ENTRIES_BYTES_MAX = 1 << 20      # of a block, if no single entry is larger
     NAME_BYTES = 512
-    LOOK_MS = 50                     # between two looks at how much waits
+    LOOK_MS = 20                     # between two looks at how much waits
     HEADER_CREATED_NS = 24           # offsets in a segment's header
     HEADER_CRC32C = 136
 
-cdef int64_t BLOCK_NS = 1_000_000_000  # a frame waits for its block's end this long at most: what `kill -9` can cost
 cdef int64_t RETRY_NS = 1_000_000_000  # after a disk error
 
 FORMAT = RAW_FORMAT_VERSION
@@ -75,13 +75,15 @@ cdef class RawWriter:
     """Writes `<parent>/<directory>/<prefix>.<time>.raw`; makes the directory when it is not there.
 
     `header`: what each segment begins with, RAW_HEADER_BYTES, see raw_segments. `newest_ns`: the time in the name of the newest
-    segment that is there. A segment ends at `segment_bytes` or at the age of `segment_s`. Nothing is written while the disk has
+    segment that is there. A segment ends at `segment_bytes` or at the age of `segment_s`; a block ends when its first frame
+    has waited for `block_s`, which is what `kill -9` can cost. Nothing is written while the disk has
     less than `keep_free_bytes` left.
     """
 
     def __init__(
         self, RawBuffer buffer not None, parent, str directory not None, str prefix not None, bytes header not None, *,
         int64_t newest_ns, uint64_t segment_bytes, double segment_s, uint64_t keep_free_bytes,
+        double block_s = 1.0,
     ):
         if len(header) != RAW_HEADER_BYTES:
             raise ValueError(f"a header has {RAW_HEADER_BYTES} bytes, not {len(header)}")
@@ -96,6 +98,7 @@ cdef class RawWriter:
         self.created_ns = newest_ns
         self.segment_bytes = segment_bytes
         self.segment_ns = <int64_t>(segment_s * 1e9)
+        self.block_ns = <int64_t>(block_s * 1e9)
         self.keep_free_bytes = keep_free_bytes
         self.parent = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.wake_up = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
@@ -103,11 +106,11 @@ cdef class RawWriter:
             raise OSError(errno, os.strerror(errno))
 
     def __cinit__(self):
-        self.parent = self.wake_up = self.segment = -1
+        self.parent = self.lane = self.wake_up = self.segment = -1
 
     def __dealloc__(self):
         free(self.block)
-        for fd in (self.parent, self.wake_up, self.segment):
+        for fd in (self.parent, self.lane, self.wake_up, self.segment):
             if fd >= 0:
                 close(fd)
 
@@ -189,7 +192,7 @@ cdef class RawWriter:
         now = monotonic_ns()
         if self.waits_since_ns == 0:
             self.waits_since_ns = now
-        return stopping or waiting >= <uint64_t>ENTRIES_BYTES_MAX or now - self.waits_since_ns >= BLOCK_NS
+        return stopping or waiting >= <uint64_t>ENTRIES_BYTES_MAX or now - self.waits_since_ns >= self.block_ns
 
     cdef bint make_block(self) noexcept nogil:
         """Turn the oldest entries into `block`, and give their room back."""
@@ -248,7 +251,9 @@ cdef class RawWriter:
             self.written + self.block_bytes > self.segment_bytes or monotonic_ns() - self.opened_ns > self.segment_ns
         ):
             self.close_segment()
-        if self.keep_free_bytes and fstatvfs(self.parent, &room) == 0 and room.f_bavail * room.f_frsize < self.keep_free_bytes:
+        if not self.open_directory():
+            return self.fail()
+        if self.keep_free_bytes and fstatvfs(self.lane, &room) == 0 and room.f_bavail * room.f_frsize < self.keep_free_bytes:
             set_errno(ENOSPC)
             return self.fail()
         if self.segment < 0 and not self.open_segment():
@@ -269,24 +274,30 @@ cdef class RawWriter:
             # Deleted under our hands: what is written into it now would be nowhere.
             set_errno(ENOENT)
             return self.fail()
+        add(&self.written_total, self.block_bytes + (RAW_HEADER_BYTES if self.written == <uint64_t>RAW_HEADER_BYTES else 0))
         self.written += self.block_bytes
-        add(&self.written_total, self.block_bytes)
         self.block_bytes = self.block_frames = 0
         self.retry_at_ns = 0
         store_release(&self.failed, 0)
         return True
+
+    cdef bint open_directory(self) noexcept nogil:
+        """Make it where it is not there; it may be a disk of its own."""
+        if self.lane < 0:
+            if mkdirat(self.parent, self.directory, 0o750) != 0 and errno != EEXIST:
+                return False
+            self.lane = openat(self.parent, self.directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)
+        return self.lane >= 0
 
     cdef bint open_segment(self) noexcept nogil:
         cdef char name[NAME_BYTES]
         cdef char header[RAW_HEADER_BYTES]
         cdef uint32_t crc
         cdef ssize_t n
-        if mkdirat(self.parent, self.directory, 0o750) != 0 and errno != EEXIST:
-            return False
         # Names sort by time, also after the clock was set back.
         self.created_ns = max(now_ns(), self.created_ns + 1)
-        snprintf(name, NAME_BYTES, b"%s/%s.%lld.raw", self.directory, self.prefix, <long long>self.created_ns)
-        self.segment = openat(self.parent, name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0o640)
+        snprintf(name, NAME_BYTES, b"%s.%lld.raw", self.prefix, <long long>self.created_ns)
+        self.segment = openat(self.lane, name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0o640)
         if self.segment < 0:
             return False
         memcpy(header, self.header, RAW_HEADER_BYTES)
@@ -300,7 +311,6 @@ cdef class RawWriter:
             return False
         self.written = RAW_HEADER_BYTES
         self.opened_ns = monotonic_ns()
-        add(&self.written_total, RAW_HEADER_BYTES)
         return True
 
     cdef void close_segment(self) noexcept nogil:
@@ -319,9 +329,12 @@ cdef class RawWriter:
                     pass  # a torn block at its end, which readers know
             else:
                 # It holds nothing: a disk that stays full must not fill up with names.
-                snprintf(name, NAME_BYTES, b"%s/%s.%lld.raw", self.directory, self.prefix, <long long>self.created_ns)
-                unlinkat(self.parent, name, 0)
+                snprintf(name, NAME_BYTES, b"%s.%lld.raw", self.prefix, <long long>self.created_ns)
+                unlinkat(self.lane, name, 0)
             self.close_segment()
+        if self.lane >= 0:
+            close(self.lane)  # it may be another one by the next attempt
+            self.lane = -1
         self.retry_at_ns = monotonic_ns() + RETRY_NS
         store_release(&self.failed, why if why else ENOSPC)
         return False

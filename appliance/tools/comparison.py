@@ -83,7 +83,9 @@ class Comparison:
             "copies": self.copies,
             "equal": self.equal,
             "differing": self.differing,
-            "differences": [{"asset": one.asset, "id": one.id, "recv_ts_ns": one.recv_ts_ns, "fields": one.fields} for one in self.differences],
+            "differences": [
+                {"asset": one.asset, "id": one.id, "recv_ts_ns": one.recv_ts_ns, "fields": one.fields} for one in self.differences
+            ],
             "not_in_journal": self.not_in_journal,
             "not_in_frames": self.not_in_frames,
             **{name: [{"asset": one.asset, "id": one.id, "recv_ts_ns": one.recv_ts_ns} for one in ones] for name, ones in lone.items()},

@@ -87,9 +87,7 @@ class Redecoder:
                 exchange_ts_ns=int(row["exchange_ts_ns"]), era=era, tail=str(row["tail"]).encode(),
             )  # fmt: skip
             first = verdict in (Verdict.FIRST, Verdict.LATE, Verdict.BEFORE_BASELINE)
-            trades.append(
-                Redecoded(frame.recv_ns, asset, number, first, side, str(row["px"]), str(row["sz"]), exchange_ts_ms, payload)
-            )
+            trades.append(Redecoded(frame.recv_ns, asset, number, first, side, str(row["px"]), str(row["sz"]), exchange_ts_ms, payload))
         if chunk.window.events_waiting:
             chunk.window.take_events()
         return trades
@@ -134,4 +132,3 @@ def wire(payload: bytes) -> tuple[bytes, bytes]:
     tail = rest.partition(b',"enqueue_ts_ms":')[2].lstrip(b"0123456789")
     before, found, era = tail.partition(b',"era":')
     return head, before + era.lstrip(b"0123456789") if found else tail
-

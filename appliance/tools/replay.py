@@ -70,7 +70,9 @@ def directories(raw: Path) -> tuple[Path, Path]:
             ring.close()
         if journal_dir is not None and segments(journal_dir / DIRECTORY):
             return journal_dir / DIRECTORY, journal_dir
-    raise NotARing(f"{raw}: holds no frames as received (*_trade_chunk*.raw); [journal] raw_hours has them kept, in <journal dir>/{DIRECTORY}")
+    raise NotARing(
+        f"{raw}: holds no frames as received (*_trade_chunk*.raw); [journal] raw_hours has them kept, in <journal dir>/{DIRECTORY}"
+    )
 
 
 def chunks(lane: Path) -> list[list[RawSegment]]:
@@ -100,9 +102,10 @@ def loss(item: Item) -> str | None:
     """One line on what the lane does not have."""
     match item:
         case Shed():
-            return f"mdc: chunk {item.chunk}: {item.frames} frames were shed here, received within {(item.last_ns - item.first_ns) / 1e9:.3f} s"
+            span_s = (item.last_ns - item.first_ns) / 1e9
+            return f"mdc: chunk {item.chunk}: {item.frames} frames were shed here, received within {span_s:.3f} s"
         case Unreadable(torn=True):
-            return f"mdc: {item.path}: the last {item.bytes} bytes are no whole block: torn when the appliance was killed, or being written"
+            return f"mdc: {item.path}: the last {item.bytes} bytes are no whole block: torn by a kill, or being written"
         case Unreadable():
             return f"mdc: {item.path}: {item.bytes} bytes at {item.offset} are damaged; going on at the next good block"
     return None
