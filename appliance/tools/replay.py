@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from appliance.errors import NotARing
+from appliance.errors import CheckFailed, NotARing
 from appliance.ring.chunk import metas
 from appliance.ring.merge import time_ns
 from appliance.ring.raw_segments import DIRECTORY, Began, Frame, Item, RawReader, RawSegment, Shed, Unreadable, segments
@@ -32,6 +32,8 @@ def run(*, raw: Path, start: str, end: str | None, filters: Sequence[str], decod
         comparisons = [
             compared(chosen, journal_dir, from_ns, to_ns, Redecoder(chosen[0].exchange, journal_dir, filters)) for chosen in chunks(lane)
         ]
+        if not any(one.frames for one in comparisons):
+            raise CheckFailed(f"{lane}: no frame was received in that time, so nothing was compared")
         print(json.dumps([one.as_json() for one in comparisons], indent=2) if as_json else report(comparisons))
         return 0 if all(one.good for one in comparisons) else 1
     items = heapq.merge(*(_timed(RawReader(chosen, from_ns, to_ns)) for chosen in chunks(lane)), key=lambda timed: timed[0])

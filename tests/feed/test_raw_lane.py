@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from appliance import Status, open_rings
+from appliance import Status, Trade, open_rings
 from appliance.exchanges.deribit_decoder import DeribitDecoder
 from appliance.exchanges.instruments import Instruments
 from appliance.feed.pipeline import Pipeline
@@ -31,9 +31,15 @@ def open_pipeline(root: Path, *, buffer_bytes: int = 1 << 20) -> Pipeline:
     pipeline = Pipeline.open(root / "ring", root / "journal", "deribit", 0, decoder, OPTIONS, legs=1, gap_grace_ms=0, adopt=True)
     pipeline.keep_raw(
         RawLane.open(
-            root / "journal", "deribit", 0, pipeline.store.writer, pipeline.status,
-            buffer_bytes=buffer_bytes, segment_bytes=1 << 24, keep_free_bytes=0,
-        )  # fmt: skip
+            root / "journal",
+            "deribit",
+            0,
+            pipeline.store.writer,
+            pipeline.status,
+            buffer_bytes=buffer_bytes,
+            segment_bytes=1 << 24,
+            keep_free_bytes=0,
+        )
     )
     return pipeline
 
@@ -63,7 +69,7 @@ def test_every_frame_that_reached_the_decoder_is_kept_whatever_became_of_it(tmp_
     assert pipeline.drain("stop", 5.0)
     kept = [item for item in items(tmp_path) if isinstance(item, Frame)]
     assert [(one.leg, one.payload) for one in kept] == [(number % 2, frame) for number, frame in enumerate(frames)]
-    recv = [value.recv_ts_ns for value in open_rings(tmp_path / "journal") if hasattr(value, "px")]
+    recv = [value.recv_ts_ns for value in open_rings(tmp_path / "journal") if isinstance(value, Trade)]
     assert recv == [kept[0].recv_ns, kept[3].recv_ns]
     assert counters(tmp_path)["raw_frames"] == 6
     assert statuses(tmp_path) == []
@@ -117,7 +123,7 @@ def test_a_full_disk_sheds_and_says_so_and_every_trade_is_in_the_journal(tmp_pat
     assert (ended.event, ended.fields["frames"]) == ("raw_shed", shed)
     assert [item.frames for item in items(tmp_path) if isinstance(item, Shed)] == [shed]
     assert sum(isinstance(item, Frame) for item in items(tmp_path)) == number + 1 - shed == counters(tmp_path)["raw_frames"]
-    trades = [value.exchange_trade_seq for value in open_rings(tmp_path / "journal") if hasattr(value, "px")]
+    trades = [value.exchange_trade_seq for value in open_rings(tmp_path / "journal") if isinstance(value, Trade)]
     assert trades == list(range(1, number + 2))
 
 

@@ -19,10 +19,10 @@ from tests.streams import until
 
 def open_writer(journal_dir: Path, *, capacity: int = 1 << 20, segment_bytes: int = 1 << 24, segment_s: float = 600.0) -> RawWriter:
     journal_dir.mkdir(exist_ok=True)
-    newest = raw_segments.segments(journal_dir / "raw")[-1:]
+    older = raw_segments.segments(journal_dir / "raw")
     writer = RawWriter(
-        RawBuffer(capacity), journal_dir, "raw", "binance_trade_chunk0", raw_segments.header("binance", 0, "host", len(raw_segments.segments(journal_dir / "raw"))),
-        newest_ns=newest[0].created_ns if newest else 0, segment_bytes=segment_bytes, segment_s=segment_s, keep_free_bytes=0, block_s=0.01,
+        RawBuffer(capacity), journal_dir, "raw", "binance_trade_chunk0", raw_segments.header("binance", 0, "host", len(older)),
+        newest_ns=older[-1].created_ns if older else 0, segment_bytes=segment_bytes, segment_s=segment_s, keep_free_bytes=0, block_s=0.01,
     )  # fmt: skip
     writer.start()
     return writer

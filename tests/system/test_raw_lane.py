@@ -66,8 +66,9 @@ def binance_frame(number: int) -> str:
     number = nth(number)
     symbol = ("BTCUSDT", "ETHUSDT")[number % 2]
     return (
-        f'{{"stream":"{symbol.lower()}@trade","data":{{"e":"trade","E":1790649901913,"s":"{symbol}","t":{7_000_000 + number // 2},'
-        f'"p":"{83_034 + number % 77}.29000000","q":"0.000{number % 97 + 100}","T":{1790649901913 + number},"m":{str(number % 3 == 0).lower()},"M":true}}}}'
+        f'{{"stream":"{symbol.lower()}@trade","data":{{"e":"trade","E":1790649901913,"s":"{symbol}","t":{7_000_000 + number // 2},"p":'
+        f'"{83_034 + number % 77}.29000000","q":"0.000{number % 97 + 100}","T":{1790649901913 + number},'
+        f'"m":{str(number % 3 == 0).lower()},"M":true}}}}'
     )
 
 
@@ -103,9 +104,7 @@ def compared(directory: Path, *flags: str) -> tuple[int, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", ["binance", "deribit"])
-def test_what_was_sent_is_replayed_and_decoded_anew_it_is_the_journal(
-    name: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_what_was_sent_is_replayed_and_decoded_anew_it_is_the_journal(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     here: Site = request.getfixturevalue("here" if name == "binance" else "there")
     sent = [(binance_frame if name == "binance" else deribit_frame)(number) for number in range(FRAMES)]
     capture = tmp_path / "frames.jsonl"
@@ -259,7 +258,7 @@ def test_a_full_disk_of_the_lane_alone_never_stops_the_feed(here: Site, mounts: 
             assert ring.counters()["gaps_open"] == 0
             ring.close()
     assert {"raw_shedding", "raw_shed"} <= set(here.events())
-    code, out, err = replay(here.journal_dir, "--json")
+    code, _, err = replay(here.journal_dir, "--json")
     assert code == 0
     assert "frames were shed here" in err
     code, verdict = compared(here.journal_dir)
