@@ -246,6 +246,7 @@ class Collector:
         """Delete frames as received that are older than `raw_hours`, and the oldest ones before the journal lacks space."""
         keep = self._settings.journal
         directory = keep.dir / raw_segments.DIRECTORY
+        await self._opened.wait()
         while True:
             older_than_ns = time.time_ns() - keep.raw_hours * 3_600_000_000_000
             for chunk in list(self._chunks.values()):

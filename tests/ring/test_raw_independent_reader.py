@@ -1,4 +1,4 @@
-"""A second reader of the raw lane, made from docs/raw-lane.md alone: it parses the page's tables, so the page cannot drift from the code."""
+"""A second reader of the raw lane, made from docs/raw-lane.md alone: it parses its tables, so the page cannot drift from the code."""
 
 import re
 import struct

@@ -1,6 +1,7 @@
 """The raw lane end to end: what a local exchange sent is what `mdc replay` prints, and decoded anew it is what the journal has."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from appliance import Trade, open_rings
+from appliance import Status, Trade, open_rings
 from appliance.ring.layout import RecordType
 from appliance.ring.raw_segments import segments
 from appliance.ring.reader import RingReader
@@ -263,6 +264,26 @@ def test_a_full_disk_of_the_lane_alone_never_stops_the_feed(here: Site, mounts: 
     assert "frames were shed here" in err
     code, verdict = compared(here.journal_dir)
     assert (code, verdict["differing"], verdict["not_in_journal"], verdict["not_in_frames"]) == (0, 0, 0, 0)
+
+
+def test_what_is_older_than_its_hours_is_deleted_whole_and_said_so(here: Site) -> None:
+    with local_exchange("--symbols", "5", "--rate", "2000", "--fault", "connects=100000") as exchange:
+        config = binance_config(here, exchange)
+        for _ in range(2):
+            with appliance(config) as one:
+                one.ready()
+                one.wait(lambda: any(path.stat().st_size > 256 for path in (here.journal_dir / "raw").glob("*.raw")))
+                assert one.stop() == 0
+        old, young = segments(here.journal_dir / "raw")
+        hours_ago_ns = young.created_ns - 2 * 3_600_000_000_000
+        os.utime(old.path, ns=(hours_ago_ns, hours_ago_ns))
+        with appliance(config) as one:
+            one.ready()
+            one.wait(lambda: not old.path.exists())
+            assert one.stop() == 0
+    assert young.path.exists()
+    (deleted,) = (value for value in open_rings(here.journal_dir) if isinstance(value, Status) and value.event == "raw_segments_deleted")
+    assert (deleted.fields["segments"], deleted.fields["first"]) == (1, old.path.name)
 
 
 def test_off_it_leaves_no_trace_and_replay_says_what_is_missing(here: Site) -> None:
