@@ -155,7 +155,13 @@ class RawReader:
             length, entries_bytes, first_ns, last_ns = block
             if last_ns >= self._from_ns and first_ns < self._to_ns:
                 packed = content[at + BLOCK_HEADER : at + BLOCK_HEADER + length]
-                yield from self._entries(segment.chunk, self._unpacker.decompress(packed, max_output_size=entries_bytes))
+                try:
+                    if zstandard.frame_content_size(packed) != entries_bytes:
+                        raise zstandard.ZstdError("another size than the block says")
+                    entries = self._unpacker.decompress(packed, max_output_size=entries_bytes)
+                    yield from self._entries(segment.chunk, entries)
+                except (zstandard.ZstdError, struct.error):  # a CRC that is right over what no writer of ours makes
+                    yield Unreadable(segment.chunk, segment.path, at, _whole(length), torn=False)
             at += _whole(length)
         if bad >= 0:
             yield Unreadable(segment.chunk, segment.path, bad, len(content) - bad, torn=True)
@@ -169,7 +175,7 @@ class RawReader:
         # What is cheap to see first: a search for the next good block looks at each word.
         if reserved or content[begin : begin + len(_ZSTD)] != _ZSTD or end > len(content) or entries_bytes > ENTRIES_BYTES_MAX:
             return None
-        if crc32c(bytes(content[at + 4 : end])) != crc or zstandard.frame_content_size(content[begin:end]) != entries_bytes:
+        if crc32c(bytes(content[at + 4 : end])) != crc:
             return None
         return length, entries_bytes, first_ns, last_ns
 
@@ -185,6 +191,8 @@ class RawReader:
         while at < len(entries):
             recv_ns, size, kind, leg, _ = _ENTRY.unpack_from(entries, at)
             begin = at + _ENTRY.size
+            if begin + size > len(entries):
+                raise struct.error("an entry is longer than its block")
             if kind == _FRAME and self._from_ns <= recv_ns < self._to_ns:
                 yield Frame(recv_ns, chunk, leg, entries[begin : begin + size])
             elif kind == _SHED_KIND:

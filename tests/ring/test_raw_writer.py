@@ -2,14 +2,18 @@
 
 import os
 import random
+import struct
+import tempfile
 from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
+import zstandard
 from hypothesis import given, settings
 
 from appliance.errors import NotARing
 from appliance.ring import raw_segments
+from appliance.ring.layout import crc32c
 from appliance.ring.raw_buffer import RawBuffer
 from appliance.ring.raw_segments import Began, Frame, Item, RawReader, Shed, Unreadable
 from appliance.ring.raw_writer import BLOCK_HEADER, HEADER, RawWriter
@@ -115,6 +119,40 @@ def test_a_flipped_bit_costs_its_block_and_no_other(segment: tuple[Path, list[in
     assert frames_of(items) == whole[: 20 * block] + whole[20 * (block + 1) :]
     (bad,) = (item for item in items if isinstance(item, Unreadable))
     assert (bad.offset, bad.bytes, bad.torn) == (ends[block], ends[block + 1] - ends[block], block == 2)
+
+
+ENTRY = struct.pack("<qIBBH", 5, 3, 1, 0, 0) + b"abc".ljust(16, b"\0")
+HOSTILE = {
+    "no zstd": b"\x28\xb5\x2f\xfd" + bytes(20),
+    "more than it says": zstandard.compress(bytes(1 << 20)),
+    "half an entry": zstandard.compress(ENTRY + bytes(8)),
+    "an entry beyond the end": zstandard.compress(ENTRY + struct.pack("<qIBBH", 5, 1 << 31, 1, 0, 0)),
+    "half a tale of what was shed": zstandard.compress(ENTRY + struct.pack("<qIBBH", 5, 8, 2, 0, 0) + bytes(16)),
+}
+
+
+@pytest.mark.parametrize("packed", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_block_that_no_writer_makes_is_told_and_harms_no_other(segment: tuple[Path, list[int]], tmp_path: Path, packed: bytes) -> None:
+    path, ends = segment
+    content = path.read_bytes()
+    block = struct.pack("<IIIqqQ", len(packed), 64, 1, 0, 9_999, 0) + packed
+    hostile = (struct.pack("<I", crc32c(block)) + block).ljust(-(-(len(block) + 4) // 8) * 8, b"\0")
+    (tmp_path / path.name).write_bytes(content[: ends[1]] + hostile + content[ends[1] :])
+    items = read(tmp_path)
+    assert [one for one in frames_of(items) if one.payload != b"abc"] == frames_of(read(path.parent))
+    (bad,) = (item for item in items if isinstance(item, Unreadable))
+    assert (bad.offset, bad.bytes) == (ends[1], len(hostile))
+
+
+@given(content=st.binary(max_size=2_000))
+@settings(max_examples=200, deadline=None)
+def test_any_bytes_behind_a_header_are_read_without_harm(segment: tuple[Path, list[int]], content: bytes) -> None:
+    path, _ = segment
+    with tempfile.TemporaryDirectory() as directory:
+        (Path(directory) / path.name).write_bytes(path.read_bytes()[:HEADER] + content)
+        items = read(Path(directory))
+    assert frames_of(items) == []
+    assert sum(item.bytes for item in items if isinstance(item, Unreadable)) == len(content)
 
 
 def test_times_choose_frames(segment: tuple[Path, list[int]]) -> None:
