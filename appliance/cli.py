@@ -299,6 +299,49 @@ def audit(
 
 
 @mdc_app.command()
+def replay(
+    raw: Annotated[
+        Path,
+        typer.Option("--raw", metavar="DIR", envvar="MDC_RINGS", help="A journal directory, its raw/, or a ring directory."),
+    ],
+    start: Annotated[
+        str, typer.Option("--from", metavar="oldest|TIME", help="Frames received from then on, e.g. 2025-11-08T20:12 (UTC).")
+    ] = "oldest",
+    end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Frames received before.")] = None,
+    decode: Annotated[bool, typer.Option("--decode", help="Decode them anew and print the trades.")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Decode them anew and compare the trades with the journal.")] = False,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option("--filter", metavar="PATTERN", help="With --decode or --compare: only instruments like this. May be repeated."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print frames as they were received, with leg and time, from what [bold]raw_hours[/] has kept.
+
+    Exit status 1 when --compare finds a difference: a field, or a trade that only one side has though the other should.
+
+    [bold]Examples[/]
+
+    mdc replay --raw /var/lib/mdc/binance --from 20:10 --to 20:15 --json
+
+    mdc replay --raw /var/lib/mdc/binance --decode --filter 'BTC*' --json
+
+    mdc replay --raw /var/lib/mdc/binance --compare
+    """
+    if decode and compare:
+        raise typer.BadParameter("one of --decode and --compare", param_hint="'--compare'")
+    if filters and not (decode or compare):
+        raise typer.BadParameter("a frame is not taken apart without --decode or --compare", param_hint="'--filter'")
+
+    def work() -> int:
+        from appliance.tools import replay as verb
+
+        return verb.run(raw=raw, start=start, end=end, filters=filters or [], decode=decode, compare=compare, as_json=as_json)
+
+    _leave(work)
+
+
+@mdc_app.command()
 def sim(
     exchange: Annotated[str, typer.Option("--exchange", metavar="NAME", help="Whose dialect to speak: binance or deribit.")] = "binance",
     host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Listen on this address.")] = "127.0.0.1",

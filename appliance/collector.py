@@ -26,7 +26,7 @@ from appliance.feed.limits import Limits, unstepped
 from appliance.feed.local import Address, LocalExchange
 from appliance.feed.notify import Notifier
 from appliance.feed.worker import Listing, RestWorker
-from appliance.ring import journal
+from appliance.ring import journal, raw_segments
 from appliance.ring.ownership import Ownership
 
 RETAIN_S = 60.0
@@ -101,6 +101,8 @@ class Collector:
             self._tasks.create_task(self._heartbeat.run())
             self._tasks.create_task(self._announce())
             self._tasks.create_task(self._retain())
+            if settings.journal.raw_hours:
+                self._tasks.create_task(self._retain_raw())
             self._address = Address(settings.exchange.rest_url, settings.exchange.ws_url, settings.exchange.ca_file)
             if settings.exchange.local:
                 self._local = await LocalExchange.start(
@@ -241,6 +243,26 @@ class Collector:
                     chunk.pipeline.status("segments_deleted", segments=len(deleted), first=first, last=last)
                     logger.bind(event="segments_deleted", chunk=chunk.number).info(f"deleted {len(deleted)} segments, {first} to {last}")
 
+    async def _retain_raw(self) -> None:
+        """Delete frames as received that are older than `raw_hours`, and the oldest ones before the journal lacks space."""
+        keep = self._settings.journal
+        directory = keep.dir / raw_segments.DIRECTORY
+        await self._opened.wait()
+        while True:
+            older_than_ns = time.time_ns() - keep.raw_hours * 3_600_000_000_000
+            for chunk in list(self._chunks.values()):
+                try:
+                    deleted = await asyncio.to_thread(
+                        raw_segments.retire, directory, self._exchange.name, chunk.number, older_than_ns, int(keep.keep_free_gb * 1e9)
+                    )
+                except OSError as error:
+                    logger.bind(event="not_deleted", chunk=chunk.number).error(f"old segments of the raw lane stay: {error}")
+                    continue
+                if deleted:
+                    first, last = deleted[0].name, deleted[-1].name
+                    chunk.pipeline.status("raw_segments_deleted", segments=len(deleted), first=first, last=last)
+            await asyncio.sleep(RETAIN_S / 2)  # before the journal's turn, as a rule
+
     async def _drain(self, work: asyncio.Task[None]) -> None:
         """Take what is still under way, write it out, end. Raises what ended `work`, or CannotRun when the disk did not take all."""
         self._notifier.stopping(DRAIN_S)
@@ -269,6 +291,9 @@ class Collector:
         """Flush every chunk; the numbers of those that the disk did not take in time."""
         until_s = time.monotonic() + DRAIN_JOURNAL_S
         late = []
+        for chunk in self._chunks.values():
+            if chunk.pipeline.raw is not None:
+                chunk.pipeline.raw.finish()
         for number, chunk in self._chunks.items():
             try:
                 drained = chunk.pipeline.drain(reason, max(0.1, until_s - time.monotonic()))

@@ -72,8 +72,8 @@ class Compiled:
         self.ring = RingReader(directory / f"{exchange}_trade_chunk0.meta")
         self.decoder = decoder
         self.window = Window(decoder.instruments)
-        path = HotPath(self.decoder, self.window, self.store.writer, 0, NoBrake())
-        self.commit_messages: Callable[[list[bytes]], int] = path.commit_messages
+        self.path = HotPath(self.decoder, self.window, self.store.writer, 0, NoBrake())
+        self.commit_messages: Callable[[list[bytes]], int] = self.path.commit_messages
 
     @property
     def trades(self) -> int:

@@ -87,6 +87,22 @@ def test_stats_and_verify_get_their_options(run: Run, verb: Callable[..., dict[s
     assert verify == {"rings": Path("/from/the/environment"), "as_json": True}
 
 
+def test_replay_gets_its_options(run: Run, verb: Callable[..., dict[str, Any]]) -> None:
+    called = verb(appliance.tools, "replay", lambda: 1)
+    words = ["--from", "20:10", "--to", "20:15", "--compare", "--filter", "BTC*", "--json"]
+    assert run("mdc", "replay", "--raw", "/j", *words)[0] == 1
+    assert called == {
+        "raw": Path("/j"), "start": "20:10", "end": "20:15", "filters": ["BTC*"], "decode": False, "compare": True, "as_json": True,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [["--decode", "--compare"], ["--filter", "BTC*"]])
+def test_replay_refuses_what_makes_no_sense(words: list[str], run: Run) -> None:
+    code, out, err = run("mdc", "replay", "--raw", "/j", *words)
+    assert (code, out) == (2, "")
+    assert words[-1] in err or "--filter" in err
+
+
 def test_sim_gets_its_options(run: Run, verb: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     called = verb(appliance.sim, "server")
     (tmp_path / "frames").write_text("")
@@ -213,7 +229,7 @@ def test_version_is_one_line_with_status_0(command: str, run: Run) -> None:
     assert re.fullmatch(r"mdc \S.*\n", out)
 
 
-@pytest.mark.parametrize("words", [["mdc-appliance"], ["mdc"], *(["mdc", verb] for verb in ("tail", "stats", "verify", "sim"))])
+@pytest.mark.parametrize("words", [["mdc-appliance"], ["mdc"], *(["mdc", verb] for verb in ("tail", "stats", "verify", "replay", "sim"))])
 def test_help_has_examples(words: list[str], run: Run) -> None:
     code, out, _ = run(*words, "--help")
     assert code == 0

@@ -119,7 +119,7 @@ MISTAKES = {
     "capacity below the reserve": (GOOD + "[ring]\ncapacity_mb = 8\n", ["[ring] capacity_mb = 8", "2 legs", "at least 16"]),
     "binary codec": (GOOD + '[ring]\ncodec = "binary"\n', ["[ring] codec", '"binary"', "not in this version", '"json"']),
     "unknown codec": (GOOD + '[ring]\ncodec = "xml"\n', ["[ring] codec", '"xml"', '"json"']),
-    "raw lane": (GOOD + "[journal]\nraw_hours = 2\n", ["[journal] raw_hours = 2", "not in this version", "expected 0"]),
+    "raw lane's memory": (GOOD + "[journal]\nraw_buffer_mb = 48\n", ["[journal] raw_buffer_mb = 48", "power of two", "32 and 64"]),
     "not a number": (GOOD + "[journal]\nkeep_free_gb = nan\n", ["[journal] keep_free_gb", "NaN", "a number from 0"]),
     "log level": (GOOD + '[log]\nlevel = "LOUD"\n', ["[log] level", '"LOUD"', "DEBUG, INFO, WARNING or ERROR"]),
     "a date": (GOOD + "[feed]\nlegs = 2020-01-01\n", ["[feed] legs", "2020-01-01", "from 1 to 8"]),

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 HOT = ["exchanges/binance_decoder", "exchanges/decoder", "exchanges/instruments", "feed/handler", "feed/spill", "feed/window",
-       "ring/codec", "ring/flusher", "ring/writer"]  # fmt: skip
+       "ring/codec", "ring/flusher", "ring/raw_buffer", "ring/raw_writer", "ring/writer"]  # fmt: skip
 DIRECTIVES = ["boundscheck=False", "wraparound=False", "cdivision=True", "initializedcheck=False"]  # as setup.py has them
 
 

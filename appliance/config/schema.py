@@ -93,12 +93,6 @@ def _codec(codec: str) -> str:
     return codec
 
 
-def _raw_hours(hours: int) -> int:
-    if hours:
-        raise ValueError("the raw lane is not in this version")
-    return hours
-
-
 def _patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
     for pattern in patterns:
         if not pattern or not pattern.isprintable() or any(letter.isspace() for letter in pattern):
@@ -201,7 +195,10 @@ class JournalSettings(Section):
         le=1e6,
         allow_inf_nan=False,
     )
-    raw_hours: Annotated[int, AfterValidator(_raw_hours)] = _setting(0, "frames as received are kept this long; 0: not at all", "0", ge=0)
+    raw_hours: int = _whole(0, 0, 1_000_000, "frames as received are kept this long, beside the journal; 0: not at all")
+    raw_buffer_mb: Annotated[int, AfterValidator(_power_of_two)] = _setting(
+        32, "MiB of memory per chunk for frames on their way to disk", "a power of two from 1 to 1,024 (MiB per chunk)", ge=1, le=1_024
+    )
 
 
 class MetricsSettings(Section):

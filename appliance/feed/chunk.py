@@ -18,6 +18,7 @@ from appliance.feed.legs import Legs
 from appliance.feed.limits import Limits
 from appliance.feed.news import News
 from appliance.feed.pipeline import Pipeline
+from appliance.feed.raw_lane import RawLane
 from appliance.feed.rest import matches
 from appliance.ring.store import StoreOptions
 from appliance.trade import NS_PER_MS
@@ -83,6 +84,19 @@ class Chunk:
             gap_grace_ms=settings.feed.gap_grace_ms,
             adopt=exchange.by_channel,
         )
+        if settings.journal.raw_hours:
+            pipeline.keep_raw(
+                RawLane.open(
+                    settings.journal.dir,
+                    exchange.name,
+                    number,
+                    pipeline.store.writer,
+                    pipeline.status,
+                    buffer_bytes=settings.journal.raw_buffer_mb << 20,
+                    segment_bytes=settings.journal.segment_mb << 20,
+                    keep_free_bytes=int(settings.journal.keep_free_gb * 1e9 / 2),
+                )
+            )
         log = logger.bind(chunk=number)
         connected: set[int] = set()
         news = News(number, pipeline, instruments)

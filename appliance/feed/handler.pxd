@@ -7,6 +7,7 @@ from appliance.feed.spill cimport Spill
 from appliance.feed.window cimport Window
 from appliance.ring.codec cimport TradeEncoder
 from appliance.ring.layout cimport Histogram
+from appliance.ring.raw_buffer cimport RawBuffer
 from appliance.ring.writer cimport Writer
 
 
@@ -29,12 +30,14 @@ cdef class HotPath:
     cdef Histogram recv_to_commit_before
     cdef Histogram fdatasync_before
     cdef Spill spill                 # what found no room, to be committed before anything that comes later
+    cdef public RawBuffer raw        # of the raw lane; None: it is off
 
     cdef Outcome commit_trades(
         self, const char* payload, Py_ssize_t size, Py_ssize_t readable, int64_t recv_ns, int leg, Heard* heard
     ) noexcept nogil
     cdef void grow(self, Heard* heard) noexcept nogil
     cdef int check(self, int leg) except -1
+    cdef void keep_raw(self, const char* payload, Py_ssize_t size, int64_t recv_ns, int leg, int outcome) noexcept nogil
     cdef bint has_room_for(self, Py_ssize_t size) noexcept nogil
     cdef void commit_spilled(self) noexcept nogil
     cdef void count_outcome(self, Outcome outcome) noexcept nogil

@@ -4,6 +4,7 @@ from picows import WSFrame, WSListener, WSTransport
 
 from appliance.exchanges.decoder import Decoder
 from appliance.feed.window import Window
+from appliance.ring.raw_buffer import RawBuffer
 from appliance.ring.writer import Writer
 
 PICOWS_VERSION: str
@@ -21,6 +22,7 @@ class Brake(Protocol):
     def pause(self, transport: WSTransport) -> None: ...
 
 class HotPath:
+    raw: RawBuffer | None
     def __init__(self, decoder: Decoder, window: Window, writer: Writer, reserve_bytes: int, pressure: Brake) -> None: ...
     def counters(self) -> dict[str, int]: ...
     def lead(self, leg: int) -> dict[str, float]: ...

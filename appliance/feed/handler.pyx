@@ -47,6 +47,11 @@ import picows
 from appliance.exchanges.decoder import Outcome as OutcomeName
 from appliance.ring.layout import COUNTER_NAMES
 
+cdef extern from "<string.h>" nogil:
+    void* memmem(const void* text, size_t size, const void* wanted, size_t wanted_size)
+
+cdef const char* TOKEN = b'_token"'  # of "access_token", "refresh_token"
+
 cdef enum:
     BACKFILL = -1                    # in place of a leg: fetched over REST
     SPILLED = 100                    # beside Outcome: not decoded yet, no room
@@ -165,6 +170,14 @@ cdef class HotPath:
                 self.writer.count(C_BEFORE_BASELINE, 1)
         return TRADES
 
+    cdef inline void keep_raw(self, const char* payload, Py_ssize_t size, int64_t recv_ns, int leg, int outcome) noexcept nogil:
+        """A copy for the raw lane, if there is one; called when the message's trades are committed, so that they never wait for it."""
+        if self.raw is None:
+            return
+        if outcome != TRADES and outcome != SPILLED and memmem(payload, size, TOKEN, 7) != NULL:
+            return  # the answer to a login: no secret goes to disk
+        self.raw.push(payload, size, recv_ns, leg)
+
     cdef inline bint has_room_for(self, Py_ssize_t size) noexcept nogil:
         """Whether the ring takes every record that a message of `size` bytes may become; a record is three times its row at most."""
         cdef uint64_t needed = 2 * TRADE_PAYLOAD_BYTES_MAX + RECORD_EXPANSION * <uint64_t>size
@@ -238,7 +251,9 @@ cdef class HotPath:
     def commit_message(self, bytes payload, int leg=0) -> str:
         """Take one message as a socket would bring it, from memory; the outcome's name. For tests and benchmarks."""
         cdef const char* start = payload
-        cdef int outcome = <int>self.commit_trades(start, len(payload), len(payload), now_ns(), leg, NULL)
+        cdef int64_t recv_ns = now_ns()
+        cdef int outcome = <int>self.commit_trades(start, len(payload), len(payload), recv_ns, leg, NULL)
+        self.keep_raw(start, len(payload), recv_ns, leg, outcome)
         return "SPILLED" if outcome == SPILLED else OutcomeName(outcome).name
 
     def backfill(self, bytes message) -> str:
@@ -250,9 +265,14 @@ cdef class HotPath:
     def commit_messages(self, list payloads, int leg=0) -> int:
         """As `commit_message` for many; how many held trades."""
         cdef int64_t held = 0
+        cdef int64_t recv_ns
+        cdef Outcome outcome
         cdef bytes payload
         for payload in payloads:
-            held += self.commit_trades(<const char*>payload, len(payload), len(payload), now_ns(), leg, NULL) == TRADES
+            recv_ns = now_ns()
+            outcome = self.commit_trades(<const char*>payload, len(payload), len(payload), recv_ns, leg, NULL)
+            held += outcome == TRADES
+            self.keep_raw(<const char*>payload, len(payload), recv_ns, leg, outcome)
         return held
 
 
@@ -298,6 +318,7 @@ cdef class FeedHandler(WSListener):
             outcome = self.path.commit_trades(
                 frame.payload_ptr, frame.payload_size, frame.payload_size + frame.tail_size, self.recv_ns, self.leg, &self.heard
             )
+            self.path.keep_raw(frame.payload_ptr, frame.payload_size, self.recv_ns, self.leg, <int>outcome)
         elif frame.msg_type == WSMsgType.TEXT or frame.msg_type == WSMsgType.CONTINUATION or (
             frame.msg_type == WSMsgType.BINARY and not frame.fin
         ):
@@ -306,6 +327,7 @@ cdef class FeedHandler(WSListener):
             message = bytes(self.fragments)
             self.fragments = None
             outcome = self.path.commit_trades(<const char*>message, len(message), len(message), self.recv_ns, self.leg, &self.heard)
+            self.path.keep_raw(<const char*>message, len(message), self.recv_ns, self.leg, <int>outcome)
         elif frame.msg_type == WSMsgType.BINARY and frame.fin:
             self.path.writer.count(C_FRAMES, 1)
             self.path.writer.count(C_MALFORMED, 1)

@@ -16,6 +16,7 @@ from appliance.feed.handler import HotPath
 from appliance.feed.ledger import ChunkLedger
 from appliance.feed.minute import Minute
 from appliance.feed.pressure import Pressure
+from appliance.feed.raw_lane import RawLane
 from appliance.feed.window import EventKind, Window
 from appliance.ring.layout import BLOCK, PAYLOAD_MAX, RecordType
 from appliance.ring.reader import RingReader
@@ -26,6 +27,7 @@ SNAPSHOT_S = 600.0  # a start replays ten minutes at most beyond a segment's beg
 COUNT_MAX = (1 << 63) - 1  # what a counter shows of more
 HOLES_REPEATED = 64  # of this process, newest; an older one's record is on disk by then
 SLOW = "the disk took less than the feed brought"
+RAW_DRAIN_S = 1.0  # for what the raw lane still has; all chunks' lanes write at the same time
 DRAIN_ROOM_S = 0.05  # between two looks at what was read and found no room
 WAITING_RECORDS_MAX = 4096
 START_ROOM_S = 10.0  # for the flusher to take what a killed writer left in the ring
@@ -61,6 +63,7 @@ class Pipeline:
         self.path = HotPath(decoder, window, store.writer, self._pressure.reserve_bytes, self._pressure)
         self.ledger = ChunkLedger(window, self.path, self.status)
         self.minute = Minute(self.path, store.writer, legs, self.status)
+        self.raw: RawLane | None = None
 
     @classmethod
     def open(
@@ -130,6 +133,11 @@ class Pipeline:
         """Exchange time of the newest trade of any instrument; 0 before the first."""
         return self._window.newest_ms()
 
+    def keep_raw(self, lane: RawLane) -> None:
+        """Have the frames that come from now on kept as received."""
+        self.raw = lane
+        self.path.raw = lane.buffer
+
     def status(self, event: str, **fields: object) -> None:
         """Write a status record: what happened to the feed, in the data itself."""
         self._append(RecordType.STATUS, event=event, **fields)
@@ -139,6 +147,8 @@ class Pipeline:
         now_ns = unix_ns()
         writer = self.store.writer
         behind = self.path.catch_up()
+        if self.raw is not None:
+            self.raw.turn()
         self._window.due(now_ns, self._grace_ns)
         if writer.room_bytes > ROOM_FOR_RECORDS_BYTES:
             self._write_waiting()
@@ -166,6 +176,8 @@ class Pipeline:
     def drain(self, reason: str, timeout_s: float) -> bool:
         """After the last frame: record what is missing and why it ends, flush, end the flusher. False: the disk did not take it."""
         deadline_s = time.monotonic() + timeout_s
+        if self.raw is not None:
+            self.raw.stop(min(RAW_DRAIN_S, timeout_s / 2))
         while (waiting := self.path.catch_up()) and time.monotonic() < deadline_s:
             self.store.await_room(self._pressure.reserve_bytes, DRAIN_ROOM_S, lossy=False)
         if waiting:

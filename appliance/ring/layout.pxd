@@ -177,6 +177,9 @@ cdef enum Counter:                   # index into Meta.counters; names in layout
     C_LEG_LEAD_P99_NS = 136          # + leg
     C_LEG_LEAD_MAX_NS = 144          # + leg
     C_LEG_RECONNECTS = 152           # + leg
+    C_RAW_FRAMES = 160               # of the raw lane: taken in
+    C_RAW_SHED                       # not kept: no room, or the disk did not take them at the end
+    C_RAW_BYTES                      # compressed, on disk
 
 cdef enum FlusherCounter:            # index into Meta.flusher_counters
     F_FLUSHES = 0

@@ -45,6 +45,9 @@ COUNTER_NAMES = {
     C_EVENTS_LOST: "events_lost",
     C_HOLES_MERGED: "holes_merged",
     C_FILTERED: "filtered",
+    C_RAW_FRAMES: "raw_frames",
+    C_RAW_SHED: "raw_shed",
+    C_RAW_BYTES: "raw_bytes",
 }
 COUNTER_NAMES.update({
     start + leg: f"leg{leg}_{name}"

@@ -1,6 +1,7 @@
 """A recording, sent frame by frame as it was recorded."""
 
 import asyncio
+import base64
 import json
 import time
 from collections.abc import Callable, Hashable, Mapping
@@ -13,6 +14,7 @@ from appliance.errors import CannotRun, ConfigError
 from appliance.sim.dialect import Frames, PrintedTrade, Recipient
 
 SLICE_FRAMES = 1_024
+REPLAYED = b'{"recv_ts_ns":'  # as each line of mdc replay --json begins
 TICK_S = 0.001
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
@@ -31,7 +33,10 @@ class Recording:
 
     @classmethod
     def load(cls, path: Path) -> "Recording":
-        """Read `{"recv_ns":…,"conn":…,"raw":"…"}` lines, or one frame a line; zstd by its magic number. Raises ConfigError."""
+        """Read `{"recv_ns":…,"conn":…,"raw":"…"}` lines, those of `mdc replay --json`, or one frame a line; zstd by its magic number.
+
+        Raises ConfigError.
+        """
         recording = cls()
         wire = bytearray()
         trades = 0
@@ -179,12 +184,15 @@ def read_maybe_zstd(path: Path) -> bytes:
 
 
 def _frame(line: bytes, where: str) -> bytes:
-    """The frame of one line: the text of its `raw`, or the line itself when it is a frame of the exchange."""
-    if b'"raw"' not in line:
+    """The frame of one line: the text of its `raw`, what `mdc replay` printed, or the line itself when it is a frame of the exchange."""
+    replayed = line.startswith(REPLAYED)
+    if not replayed and b'"raw"' not in line:
         return line
     try:
         record = json.loads(line)
     except ValueError as error:
         raise ConfigError(f"--capture {where}: neither a record nor a frame: {error}") from None
-    raw = record.get("raw") if isinstance(record, dict) else None
+    if replayed and "frame_base64" in record:
+        return base64.b64decode(record["frame_base64"])
+    raw = record.get("frame" if replayed else "raw") if isinstance(record, dict) else None
     return raw.encode() if isinstance(raw, str) else line

@@ -173,6 +173,9 @@ def table(rows: list[dict[str, Any]], before: dict[int, dict[str, Any]] | None =
         result.add_row("trades/s", *(f"{rate:,.0f}" for rate in rates))
     for name in ("duplicates", "gaps_open", "gaps_closed", "backfilled", "malformed", "legs_up", "reconnects"):
         result.add_row(name.replace("_", " "), *(f"{row[name]:,}" for row in rows))
+    if any(row["raw_frames"] or row["raw_shed"] for row in rows):
+        for name in ("raw_frames", "raw_shed"):
+            result.add_row(name.replace("_", " "), *(f"{row[name]:,}" for row in rows))
     result.add_row("committed", *(f"{row['committed_seq']:,}" for row in rows))
     result.add_row("flushed", *(f"{row['flushed_seq']:,}" if row["journal_dir"] else "no journal" for row in rows), end_section=True)
     for name, key in (("p50", "p50"), ("p99", "p99"), ("p99.9", "p999"), ("max", "max")):

@@ -107,3 +107,16 @@ def test_every_connection_gets_the_whole_recording_subscribed_or_not(tmp_path: P
         stats = exchange.stats()
         assert stats["frames_sent"] == 3 * len(FRAMES)
         assert stats["trades_generated"] == stats["trades_sent"] == 5
+
+
+def test_what_replay_prints_is_taken_as_a_recording(tmp_path: Path) -> None:
+    frames = [FRAMES[0].encode(), "币".encode(), b"\xff\x00"]
+    lines = [
+        json.dumps({"recv_ts_ns": 1, "leg": 0, "chunk": 0, "frame": FRAMES[0]}, separators=(",", ":")),
+        json.dumps({"recv_ts_ns": 2, "leg": 1, "chunk": 0, "frame": "币"}, separators=(",", ":")),
+        '{"recv_ts_ns":3,"leg":1,"chunk":0,"frame_base64":"/wA="}',
+    ]
+    path = tmp_path / "replayed.jsonl"
+    path.write_text("\n".join(lines))
+    recording = Recording.load(path)
+    assert [payload_of(frame) for frame in split(recording.data)] == frames
