@@ -41,6 +41,7 @@ ENDED = "ended"
 NO_SUCH_TRADE = "no_such_trade"  # ids that the exchange does not have either
 NEVER_TRADED = b'"baseline":null}'
 SNAPSHOT_PAYLOAD_BYTES = 60_000  # of a record's 65,472
+HOLE_REACH = 2  # rings: a hole is told when the ring has come so much further, or by none but a start
 
 
 cdef extern from "<string.h>" nogil:
@@ -85,10 +86,11 @@ def restore(Window window, RingReader ring, journal_dir: Path | None, bint adopt
     cdef Replay replay = Replay(window, adopt)
     found = segments(journal_dir, ring.exchange, ring.chunk) if journal_dir is not None else []
     begin = len(found)
+    before = _first_hole(found, ring.committed - min(ring.committed, HOLE_REACH * ring.capacity))
     while begin > 0:
         begin -= 1
         replay.begin_position = _snapshot_position(found[begin].path)
-        if replay.begin_position:
+        if replay.begin_position and begin < before:
             break
     if begin > 0:
         replay.last_sequence = _last_sequence(found, begin - 1)
@@ -114,10 +116,27 @@ def _opened(found: list[Segment], index: int) -> SegmentReader:
     return reader
 
 
+def _first_hole(found: list[Segment], from_position: int) -> int:
+    """Index of the first segment from `from_position` on before which sequences are missing; how many there are, if none.
+
+    A snapshot behind a hole may have been written before the hole was known, and the record of the hole be lost with the writer: so a
+    start begins before it.
+    """
+    first = len(found)
+    for index in range(len(found) - 1, 0, -1):
+        if first_position(found[index].path) < from_position:
+            break
+        if 0 < _last_sequence(found, index - 1) < found[index].first_sequence - 1:
+            first = index
+    return first
+
+
 def _last_sequence(found: list[Segment], index: int) -> int:
-    """Sequence of the last record of a segment; 0: not to be told."""
+    """Sequence of the last record of a segment, or of the last one before it when it has none; 0: not to be told."""
     reader = _opened(found, index)
     try:
+        if reader.limit <= reader.first_position:
+            return found[index].first_sequence - 1
         reader.seek_position(max(reader.first_position, (reader.limit - 1) // BLOCK * BLOCK))
         return max((item.sequence for item in reader.poll(BLOCK) if isinstance(item, Record)), default=0)
     finally:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from appliance import GapClosed, Status, Trade, open_rings
+from appliance import GapClosed, Lapped, Status, Trade, open_rings
 from appliance.exchanges.binance_decoder import BinanceDecoder
 from appliance.exchanges.instruments import Instruments
 from appliance.feed.pipeline import Pipeline
 from appliance.ring import journal
-from appliance.ring.layout import RecordType
+from appliance.ring.layout import JOURNAL_HEADER, RecordType
 from appliance.ring.reader import Record, SegmentReader
 from appliance.ring.store import StoreOptions
 from appliance.tools import verify
@@ -180,3 +180,29 @@ def test_an_instrument_that_has_ended_leaves_the_snapshots(place: Place) -> None
     assert b"OLDUSDT" not in snapshots[-1]
     traded = [value.exchange_trade_id for value in open_rings(place.journal_dir) if isinstance(value, Trade) and value.asset == "OLDUSDT"]
     assert traded == [1, 2, 3]
+
+
+@pytest.mark.parametrize("left", [None, JOURNAL_HEADER], ids=["nothing", "its header"])
+def test_what_a_segment_held_that_is_gone_is_recorded_also_where_later_snapshots_know_of_it(place: Place, left: int | None) -> None:
+    """As when a disk took nothing for a while, and the writer was killed before its record of that was written."""
+    number = 1000
+    for _ in range(4):
+        pipeline = place.open(["BTCUSDT"])
+        for _ in range(300):  # more than a block
+            pipeline.path.commit_message(trade(number))
+            number += 1
+        assert pipeline.drain("stop", 5.0)
+    gone, following = journal.segments(place.journal_dir, "binance", 0)[1:3]
+    if left is None:
+        gone.path.unlink()
+    else:
+        os.truncate(gone.path, left)
+    pipeline = place.open(["BTCUSDT"])
+    assert pipeline.drain("stop", 5.0)
+    (lost,) = [value for value in open_rings(place.journal_dir) if isinstance(value, Lapped)]
+    found = journal.JournalReader(place.journal_dir, "binance", 0)
+    holes = [json.loads(item.payload) for item in found if isinstance(item, Record) and item.type == RecordType.HOLE]
+    assert [(hole["from_sequence"], hole["to_sequence"], hole["reason"]) for hole in holes] == [
+        (lost.from_sequence, lost.to_sequence, "found at a start")
+    ]
+    assert lost.to_sequence == following.first_sequence - 1
