@@ -72,10 +72,8 @@ def snapshot(Window window, str exchange, int chunk) -> list[bytes]:
         size += len(state) + 1
     parts.append(part)
     head = {"record": "snapshot", "exchange": exchange, "chunk": chunk, "parts": len(parts)}
-    return [
-        json.dumps({**head, "part": number}, separators=(",", ":")).encode()[:-1] + b',"instruments":[' + b",".join(states) + b"]}"
-        for number, states in enumerate(parts, 1)
-    ]
+    heads = [json.dumps({**head, "part": part}, separators=(",", ":")).encode().removesuffix(b"}") for part in range(1, len(parts) + 1)]
+    return [b'%s,"instruments":[%s]}' % (head, b",".join(states)) for head, states in zip(heads, parts, strict=True)]
 
 
 def restore(Window window, RingReader ring, journal_dir: Path | None, bint adopt=False) -> Restored:
