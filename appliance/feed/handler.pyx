@@ -226,6 +226,11 @@ cdef class HotPath:
         """The ring's counters by name, without the flusher's."""
         return {name: load_relaxed(&self.writer.meta.counters[<int>index]) for index, name in COUNTER_NAMES.items()}
 
+    @property
+    def shed(self) -> int:
+        """Trades that found no room in ring or memory; their ids are missing."""
+        return load_relaxed(&self.writer.meta.counters[<int>C_SHED])
+
     def lead(self, int leg) -> dict[str, float]:
         """By how many ns this leg's first copies came before another leg's, since the start: percentiles as of any histogram."""
         self.check(leg)

@@ -61,6 +61,7 @@ class Pipeline:
         self._snapshot_due_s = time.monotonic() + SNAPSHOT_S
         self._watermark_ns = 0
         self.path = HotPath(decoder, window, store.writer, self._pressure.reserve_bytes, self._pressure)
+        self._shed = self.path.shed
         self.ledger = ChunkLedger(window, self.path, self.status)
         self.minute = Minute(self.path, store.writer, legs, self.status)
         self.raw: RawLane | None = None
@@ -166,6 +167,7 @@ class Pipeline:
         if not behind:
             # Between two reads: whatever was received before now is committed.
             self._watermark_ns = now_ns
+        self._tell_shed()
         self.minute.turn()
         writer.beat(self._watermark_ns)
         changed = self._pressure.turn()
@@ -192,6 +194,15 @@ class Pipeline:
         self.minute.end()
         self._append(RecordType.BOUNDARY, event="stop", reason=reason)
         return self.store.drain(max(0.1, deadline_s - time.monotonic()))
+
+    def _tell_shed(self) -> None:
+        shed = self.path.shed
+        if shed > self._shed:
+            self.status("shed", trades=shed - self._shed)
+            logger.bind(chunk=self.chunk, event="shed").error(
+                f"{shed - self._shed} trades found no room in ring or memory while the disk took nothing; they are asked for over REST"
+            )
+        self._shed = shed
 
     def _write_events(self) -> None:
         writer = self.store.writer

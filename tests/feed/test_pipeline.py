@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from appliance.exchanges.instruments import Instruments
 from appliance.feed.pipeline import Pipeline
 from appliance.ring import journal
 from appliance.ring.layout import JOURNAL_HEADER, RecordType
-from appliance.ring.reader import Record, SegmentReader
+from appliance.ring.reader import Record, RingReader, SegmentReader
 from appliance.ring.store import StoreOptions
 from appliance.tools import verify
 
@@ -206,3 +207,37 @@ def test_what_a_segment_held_that_is_gone_is_recorded_also_where_later_snapshots
         (lost.from_sequence, lost.to_sequence, "found at a start")
     ]
     assert lost.to_sequence == following.first_sequence - 1
+
+
+def test_what_finds_no_room_in_ring_or_memory_is_counted_recorded_and_missing(place: Place) -> None:
+    pipeline = place.open(["BTCUSDT"])
+    for number in (1000, 1001):
+        assert pipeline.path.commit_message(trade(number)) == "TRADES"
+    pipeline.turn()
+    fill(pipeline, lambda room: room < 30_000)
+    with suppress(BlockingIOError):
+        while True:
+            pipeline.store.writer.append(RecordType.STATUS, b'{"record":"status","event":"x"}')
+    number = 1002
+    while (outcome := pipeline.path.commit_message(large(trade(number)))) == "SPILLED":
+        number += 1
+    assert outcome == "TRADES"
+    assert pipeline.path.shed == 1
+    pipeline.store.writer.lossy = True
+    while pipeline.path.catch_up():
+        pass
+    pipeline.path.commit_message(trade(number + 1))
+    pipeline.turn()
+    pipeline.turn()
+    ring = RingReader(place.ring_dir / "binance_trade_chunk0.meta")
+    items = []
+    while some := ring.poll():
+        items += some
+    told = [json.loads(item.payload) for item in items if isinstance(item, Record) and item.type in (RecordType.STATUS, RecordType.GAP)]
+    assert [record["trades"] for record in told if record.get("event") == "shed"] == [1]
+    assert [(record["from_id"], record["to_id"]) for record in told if record["record"] == "gap"] == [(number, number)]
+    ring.close()
+
+
+def large(frame: bytes) -> bytes:
+    return frame[:-2] + b',"more":"' + b"x" * (4 << 20) + b'"}}'
