@@ -231,7 +231,8 @@ def coverage(
 ) -> None:
     """Say whether the tape is whole: which trade ids are held, how each came, and what is missing, since when and why.
 
-    Exit status 1 when an id is missing. Ids that the exchange has proven never to have been traded are not.
+    Exit status 1 when an id is missing, or a part of the time was not recorded. Ids that the exchange has proven never to have been
+    traded are not missing.
 
     [bold]Examples[/]
 

@@ -21,10 +21,6 @@ GB = 1_000_000_000
 
 # Binance listed 1,262 spot symbols that traded in August 2024; the rest is room for listings.
 SYMBOLS_ESTIMATE = 1_600
-# A trade's record on Binance, and a busy day's average over all its spot symbols.
-BYTES_A_TRADE = 345  # header, JSON and padding of a spot trade; benchmarks.loopback prints bytes and trades
-TRADES_PER_S = 1_500
-BYTES_A_DAY = BYTES_A_TRADE * TRADES_PER_S * 86_400
 TMPFS_OVERHEAD = 1.05  # page tables, .meta files
 SEGMENTS_AHEAD = 2  # the one being written, and the next, made before it is needed
 CAP_IPC_LOCK = 14
@@ -242,22 +238,35 @@ def _journal_space(settings: Settings) -> Check:
     if not journal.enabled:
         why = "what the rings hold is gone after a reboot, and overwritten by what comes later"
         return Check("journal.space", State.WARN, "[journal] enabled = false", "true", why, "leave the key out, but for measuring")
-    a_day = f"{BYTES_A_DAY / GB:.0f} GB a day at {TRADES_PER_S:,} trades/s"
+    volume = open_exchange(settings.exchange.name).volume
+    bytes_a_day = volume.journal_bytes_a_day()
+    raw_a_day = volume.raw_bytes_a_day(settings.feed.legs) if journal.raw_hours else 0
+    raw = f", and {_size(raw_a_day)} of frames as received" if raw_a_day else ""
+    a_day = f"{_size(bytes_a_day)} a day at {volume.trades_per_s:,} trades/s{raw}"
     if free is None:
         return Check("journal.space", State.NOT_APPLICABLE, f"{path}: cannot be asked; {a_day}")
     kept_free = journal.keep_free_gb * GB
     ahead = _chunks(settings)[0] * SEGMENTS_AHEAD * journal.segment_mb * MIB
-    room = max(0.0, free + _used_bytes(path, "*_trade_chunk*.journal") - kept_free)
-    hours = room / BYTES_A_DAY * 24
-    found = f"{free / GB:,.1f} GB free; {a_day}: room for {hours:,.0f} h beside keep_free_gb = {journal.keep_free_gb:g}"
-    mend = "a larger disk, or smaller [journal] keep_hours, keep_free_gb, segment_mb"
+    room = max(0.0, free + _used_bytes(path, "*_trade_chunk*.journal") + _used_bytes(path / "raw", "*.raw") - kept_free)
+    raw_bytes = raw_a_day * journal.raw_hours / 24
+    hours = max(0.0, room - raw_bytes) / bytes_a_day * 24
+    beside = f"keep_free_gb = {journal.keep_free_gb:g}" + (
+        f" and {_size(raw_bytes)} for raw_hours = {journal.raw_hours}" if raw_a_day else ""
+    )
+    found = f"{free / GB:,.1f} GB free; {a_day}: room for {hours:,.0f} h beside {beside}"
+    mend = f"a larger disk, or smaller [journal] keep_hours, keep_free_gb, segment_mb{', raw_hours' if raw_a_day else ''}"
     if room < ahead:
         wanted = f"{(ahead + kept_free) / GB:,.1f} GB for the segments that are made ahead"
         return Check("journal.space", State.FAIL, found, wanted, "the journal could not begin", mend)
-    if hours < journal.keep_hours:
-        why = "at that rate the oldest segments are deleted for lack of space before their time"
+    if hours < journal.keep_hours or raw_bytes > room:
+        oldest = "the oldest frames as received, then the oldest segments" if raw_a_day else "the oldest segments"
+        why = f"at that rate {oldest} are deleted for lack of space before their time"
         return Check("journal.space", State.WARN, found, f"keep_hours = {journal.keep_hours}", why, mend)
     return Check("journal.space", State.PASS, found)
+
+
+def _size(count: float) -> str:
+    return f"{count / GB:,.0f} GB" if count >= 10 * GB else f"{count / GB:,.1f} GB"
 
 
 def _existing(path: Path) -> Path:

@@ -10,6 +10,7 @@ import pytest
 
 from appliance import preflight
 from appliance.config import Settings, load
+from appliance.exchanges.exchange import open_exchange
 from appliance.preflight import Check, State
 
 SHM = Path("/dev/shm")
@@ -131,6 +132,34 @@ def test_the_journals_need_is_set_against_the_free_space(examine: Examine) -> No
     full = examine(MDC_JOURNAL__KEEP_FREE_GB="999999")["journal.space"]
     assert full.state == State.FAIL
     assert "keep_free_gb" in full.fix
+
+
+def test_each_exchange_has_its_own_figures(examine: Examine, settings: Callable[..., Settings]) -> None:
+    check = {check.id: check for check in preflight.examine(settings(MDC_EXCHANGE__NAME="deribit", MDC_DERIBIT__INTERVAL="100ms"), {})}
+    assert "1.0 GB a day at 20 trades/s" in check["journal.space"].found
+    for name, frame_bytes in (("binance", 168), ("deribit", 500)):
+        volume = open_exchange(name).volume
+        assert 200 < volume.record_bytes < 1_000
+        assert volume.raw_bytes_again < volume.raw_bytes < frame_bytes
+
+
+def test_frames_as_received_are_part_of_the_reckoning(examine: Examine) -> None:
+    """With `raw_hours` the same disk holds fewer hours of the journal, by what the frames of all legs take."""
+    without = examine()["journal.space"]
+    assert "frames" not in without.found
+    for legs, a_day in (("1", "2.1 GB"), ("2", "3.4 GB")):
+        check = examine(MDC_JOURNAL__RAW_HOURS="48", MDC_FEED__LEGS=legs, MDC_JOURNAL__KEEP_HOURS="0")["journal.space"]
+        assert f"and {a_day} of frames as received" in check.found
+        assert "for raw_hours = 48" in check.found
+        assert room_h(check) < room_h(without)
+    beyond = examine(MDC_JOURNAL__RAW_HOURS="1000000", MDC_JOURNAL__KEEP_HOURS="0")["journal.space"]
+    assert beyond.state == State.WARN
+    assert "frames as received" in beyond.why
+    assert "raw_hours" in beyond.fix
+
+
+def room_h(check: Check) -> int:
+    return int(check.found.partition("room for ")[2].partition(" h")[0].replace(",", ""))
 
 
 def test_a_variable_that_misses_an_underscore_is_pointed_out(examine: Examine) -> None:

@@ -106,6 +106,26 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
+class Volume:
+    """What a busy day of all its instruments brings, to reckon disk space with. Bytes are of one trade."""
+
+    trades_per_s: int
+    """The day's average."""
+    record_bytes: int
+    """In the ring and the journal: header, JSON and padding."""
+    raw_bytes: int
+    """Of the frame as received, compressed, by the first leg."""
+    raw_bytes_again: int
+    """By each further leg: much of it is a repetition."""
+
+    def journal_bytes_a_day(self) -> int:
+        return self.record_bytes * self.trades_per_s * 86_400
+
+    def raw_bytes_a_day(self, legs: int) -> int:
+        return (self.raw_bytes + (legs - 1) * self.raw_bytes_again) * self.trades_per_s * 86_400
+
+
+@dataclass(frozen=True, slots=True)
 class Acknowledged:
     """The request was taken. No proof that data will follow."""
 
@@ -224,6 +244,9 @@ class Exchange(Protocol):
 
     @property
     def rules(self) -> Rules: ...
+
+    @property
+    def volume(self) -> Volume: ...
 
     @property
     def rest_url(self) -> str:

@@ -8,8 +8,11 @@ from appliance.feed.handler import HotPath
 from appliance.feed.history import NO_SUCH_TRADE
 from appliance.feed.quest import Span
 from appliance.feed.window import Window
+from appliance.ring.intervals import Intervals
 
 GAPS_MAX = 4096  # told and not yet taken; what is beyond is found by the next look at all of them
+
+GIVEN_UP_MAX = 16_384  # instruments and eras of which is remembered what was given up; then it is said again
 
 NOT_COLLECTED = "not_collected"
 
@@ -27,6 +30,7 @@ class ChunkLedger:
         self._tell = tell
         self._now_s = now_s
         self._gaps: list[tuple[str, int, int, int, float]] = []
+        self._given_up: dict[tuple[str, int], Intervals] = {}
         self._deaf_since: list[tuple[str, int | None]] = []
         self.go_deaf()
 
@@ -90,7 +94,13 @@ class ChunkLedger:
         self._window.settle(self._window.instruments.find(asset), *span)
 
     def give_up(self, asset: str, era: int, span: Span, reason: str) -> None:
-        self._tell(NOT_COLLECTED, **_ids(asset, era, span), reason=reason)
+        """Told once in this life: they stay missing, and are looked at again and again."""
+        told = self._given_up.get((asset, era), Intervals([]))
+        for part in told.without(*span):
+            self._tell(NOT_COLLECTED, **_ids(asset, era, part), reason=reason)
+        if len(self._given_up) >= GIVEN_UP_MAX:
+            self._given_up.clear()
+        self._given_up[asset, era] = Intervals([*told, span])
 
 
 def _ids(asset: str, era: int, span: Span) -> dict[str, object]:

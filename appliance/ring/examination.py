@@ -24,11 +24,12 @@ ALIVE_NS = 1_000_000_000
 FLUSH_DEADLINE_S = 5.0
 STEP_RECORDS = 100_000
 FOREVER = 1 << 62  # no position comes this far
-KEPT = 1000  # faults and holes kept for the report; all are counted
+KEPT = 1000  # faults kept for the report; all are counted
 
 Advance = Callable[[int], None]
 
 _NOTHING = Intervals([])
+_EVENTS = {RecordType.GAP, RecordType.GAP_CLOSED, RecordType.HOLE, RecordType.BOUNDARY, RecordType.STATUS, RecordType.SNAPSHOT}
 
 
 @dataclass(slots=True, frozen=True)
@@ -79,32 +80,40 @@ class Verdict:
     lost_ids: int = 0
     faults: int = 0
     fault_list: list[Fault] = field(default_factory=list)
+    faults_left_off: int = 0
+    """How many of the faults are not in the list, which ends at a thousand. The lists of holes have no end."""
 
     def fault(self, position: int, reason: str, sequence: int = 0) -> None:
         self.faults += 1
         if len(self.fault_list) < KEPT:
             self.fault_list.append(Fault(position, sequence, reason))
+        else:
+            self.faults_left_off += 1
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def examinations(directory: Path) -> "list[Examination]":
-    """What there is to examine in a ring directory or a journal directory. Raises NotARing."""
-    found = metas(directory)
-    if found:
-        return [Examination(exchange, chunk, path, None) for exchange, chunk, path in found]
-    names = sorted({(segment.exchange, segment.chunk) for segment in segments(directory)})
-    if not names:
+    """What there is to examine in a ring directory or a journal directory. Raises NotARing.
+
+    Chunks whose ring is gone, while their journal lies beside that of another, are among them.
+    """
+    found = {(exchange, chunk): Examination(exchange, chunk, path, None) for exchange, chunk, path in metas(directory)}
+    for journal_dir in {one.journal_dir for one in found.values() if one.journal_dir is not None} if found else {directory}:
+        for name in {(segment.exchange, segment.chunk) for segment in segments(journal_dir)} - found.keys():
+            found[name] = Examination(*name, None, journal_dir)
+    if not found:
         raise NotARing(f"{directory}: holds neither *_trade_chunk*.meta nor *_trade_chunk*.journal; expected a ring or journal directory")
-    return [Examination(exchange, chunk, None, directory) for exchange, chunk in names]
+    return [found[name] for name in sorted(found)]
 
 
 class Examination:
     """The examination of one chunk: the journal from its oldest record on, then what only the ring has.
 
     Set before `verdict`, when it is to be of a part: `since_position`, where a segment begins, and `until_position`; `scanner`,
-    when it is to count as well; `tell`, called with every record that is no trade.
+    when it is to count as well; `tell`, called with every record that is no trade and what its JSON holds. What `tell` cannot
+    read, and raises ValueError, KeyError or TypeError for, is a fault of the record.
     """
 
     def __init__(self, exchange: str, chunk: int, meta_path: Path | None, journal_dir: Path | None) -> None:
@@ -121,9 +130,14 @@ class Examination:
         self.scanner = Scanner()
         self.since_position = 0
         self.until_position = FOREVER
-        self.tell: Callable[[Record], None] = lambda record: None
+        self.tell: Callable[[Record, dict[str, Any]], None] = lambda record, fields: None
         self.first_position = FOREVER  # of what was read
         self.end_position = 0
+        self.known_until_ns = 0  # all that was written before this was read
+        self.settled_ns = 0  # a hole that began later is not judged yet
+        self.overtaken = 0  # records between two that were read, overwritten in the ring before their turn
+        self._ring_id: str | None = None  # of the segments
+        self._newest = (0, 0)  # position and sequence at which the newest segment begins
         self._gaps: defaultdict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
         self._holes: list[tuple[int, int]] = []
         self._jumps: list[Jump] = []
@@ -150,6 +164,7 @@ class Examination:
 
     def _examine(self) -> None:
         if self.ring is not None:
+            watermark_ns = self.ring.watermark_ns  # before `committed`: what it promises holds for all before that
             flushed = self.ring.flushed  # before `committed`, which is never behind it
             target = self.ring.committed
             if flushed > target:
@@ -162,21 +177,31 @@ class Examination:
             self._scan_ring(self.ring, target)
             if self.scanner.epoch > self.ring.epoch:
                 self.result.fault(target, f"epoch {self.scanner.epoch} in a record, {self.ring.epoch} in .meta")
+            if self.until_position == FOREVER:
+                self.known_until_ns = watermark_ns
             self.ring.close()
         else:
             self._scan_journal(None)
 
     def begin_at(self, time_ns: int) -> None:
-        """Leave out what was written before `time_ns` (UNIX ns), as far as whole segments go."""
+        """Leave out what was written before `time_ns` (UNIX ns), as far as whole segments go.
+
+        One that cannot be read says nothing of its time: an older one is asked, and the damage is told when it is its turn.
+        """
         for segment in reversed(self._segments()):
-            reader = SegmentReader(segment.path)
+            try:
+                reader = SegmentReader(segment.path)
+            except (NotARing, OSError):
+                continue
             try:
                 items = reader.poll(1)
-                if items and isinstance(items[0], Record) and items[0].write_ns < time_ns:
-                    self.since_position = reader.first_position
-                    return
+            except OSError:
+                continue
             finally:
                 reader.close()
+            if items and isinstance(items[0], Record) and items[0].write_ns < time_ns:
+                self.since_position = reader.first_position
+                return
 
     def _segments(self) -> list[Segment]:
         found = [] if self.journal_dir is None else segments(self.journal_dir, self.exchange, self.chunk)
@@ -202,6 +227,8 @@ class Examination:
             try:
                 if reader.first_sequence != segment.first_sequence:
                     self.result.fault(reader.first_position, misnamed(segment, reader))
+                if (reader.exchange, reader.chunk) != (self.exchange, self.chunk):
+                    self.result.fault(reader.first_position, f"{segment.path}: is of {reader.exchange} chunk {reader.chunk}")
                 if index + 1 < len(found):
                     # Shorter than that after a power cut: then it was cut behind its last whole record.
                     reader.bound(min(reader.limit, self._begin(found[index + 1], reader.limit)))
@@ -246,11 +273,14 @@ class Examination:
             flushed = self._flushed(self.ring, target)
         for reader in self._opened(flushed):
             self.result.segments += 1
-            if self.scanner.last_sequence == 0:
-                self.result.first_sequence = reader.first_sequence
+            self._ring_id = self._ring_id or reader.ring_id
+            if self.ring is None and reader.ring_id != self._ring_id:
+                before = f"those before it of {self._ring_id}"
+                self.result.fault(reader.first_position, f"{reader.path.name} is of ring {reader.ring_id}, {before}")
             self._scan(reader, min(reader.limit, self.until_position))
             self._journal_end = reader.position
             self.result.open_end = reader.open_end
+            self._newest = (reader.first_position, reader.first_sequence)
 
     def _flushed(self, ring: RingReader, target: int) -> int:
         """The flushed cursor, once it has reached `target` or there is no one left to move it."""
@@ -296,30 +326,37 @@ class Examination:
                     self._damage[index] = (self._damage[index][0], item)
             case Lapped():
                 self.result.lapped += item.records
+                self.overtaken += item.records if self.scanner.records else 0
                 self._judge_holes()  # what was overwritten cannot be told from what is missing
             case Record():
                 self._take_event(item)
-                self.tell(item)
 
     def _take_event(self, record: Record) -> None:
-        if record.type not in (RecordType.HOLE, RecordType.GAP, RecordType.BOUNDARY, RecordType.SNAPSHOT):
+        if record.type not in _EVENTS:
             return
         try:
             fields = json.loads(record.payload)
-            if record.type == RecordType.HOLE:
-                self._holes.append((fields["from_sequence"], fields["to_sequence"]))
-            elif record.type == RecordType.GAP:
-                self._gaps[fields["asset"], fields.get("era", 0)].append((fields["from_id"], fields["to_id"]))
-            elif record.type == RecordType.SNAPSHOT:
-                # It names the gaps that were recorded before it; of some the record may lie in a hole of the journal.
-                for state in fields["instruments"]:
-                    for first, last, _, gap_from, _ in state.get("holes", ()):
-                        if gap_from >= 0:
-                            self._gaps[state["asset"], state["era"]].append((first, last))
-            elif record.type == RecordType.BOUNDARY and fields["event"] == "stop":
-                self._stopped_at = record.sequence
-        except (ValueError, KeyError, TypeError) as error:
+            if not isinstance(fields, dict):
+                raise TypeError(f"{type(fields).__name__} instead of an object")
+            self._take_fields(record, fields)
+            self.tell(record, fields)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             self.result.fault(record.position, f"payload of a record of type {record.type}: {error!r}", record.sequence)
+
+    def _take_fields(self, record: Record, fields: dict[str, Any]) -> None:
+        """Remember what the record says of ids and sequences that are missing."""
+        if record.type == RecordType.HOLE:
+            self._holes.append(span(fields, "sequence"))
+        elif record.type == RecordType.GAP:
+            self._gaps[instrument(fields)].append(span(fields, "id"))
+        elif record.type == RecordType.SNAPSHOT:
+            # It names the gaps that were recorded before it; of some the record may lie in a hole of the journal.
+            for state in fields["instruments"]:
+                for first, last, _, gap_from, _ in state.get("holes", ()):
+                    if gap_from >= 0:
+                        self._gaps[instrument(state)].append((int(first), int(last)))
+        elif record.type == RecordType.BOUNDARY and fields["event"] == "stop":
+            self._stopped_at = record.sequence
 
     def _judge_holes(self) -> None:
         """Sort the missing ids into recorded, lost with the journal, unsettled and unrecorded."""
@@ -327,28 +364,33 @@ class Examination:
         result.instruments = max(result.instruments, self.scanner.instruments)
         recorded = {key: Intervals(gaps) for key, gaps in self._gaps.items()}
         accounted = Intervals(self._holes)
-        settled_ns = self.scanner.last_write_ns - (0 if self._stopped_at == self.scanner.last_sequence else GRACE_NS)
+        self.settled_ns = self.scanner.last_write_ns - (0 if self._stopped_at == self.scanner.last_sequence else GRACE_NS)
         for hole in self.scanner.take_holes():
             gaps = recorded.get((hole.asset, hole.era), _NOTHING)
             for first, last in gaps.within(hole.from_id, hole.to_id):
                 result.recorded_ids += last - first + 1
-                _keep(result.recorded_holes, Ids(hole.asset, hole.era, first, last))
+                result.recorded_holes.append(Ids(hole.asset, hole.era, first, last))
             for first, last in gaps.without(hole.from_id, hole.to_id):
                 ids = Ids(hole.asset, hole.era, first, last)
                 jumps = self._jumps[hole.jumps.start : hole.jumps.stop]
                 if any(accounted.within(jump.from_sequence, jump.to_sequence) for jump in jumps):
                     result.lost_ids += last - first + 1
-                    _keep(result.lost_holes, ids)
-                elif hole.began_ns > settled_ns:
+                    result.lost_holes.append(ids)
+                elif hole.began_ns > self.settled_ns:
                     result.unsettled_ids += last - first + 1
-                    _keep(result.unsettled_holes, ids)
+                    result.unsettled_holes.append(ids)
                 else:
                     result.unrecorded_ids += last - first + 1
-                    _keep(result.unrecorded_holes, ids)
+                    result.unrecorded_holes.append(ids)
 
     def _conclude(self) -> None:
         result, scanner = self.result, self.scanner
         self._judge_holes()
+        self.known_until_ns = max(self.known_until_ns, scanner.last_write_ns)
+        position, sequence = self._newest
+        if 0 < scanner.last_sequence < sequence - 1 and self.until_position == FOREVER:
+            # No record behind its header shows that those before it are gone; the header does.
+            self._jumps.append(Jump(position, scanner.last_sequence + 1, sequence - 1, 0))
         accounted = Intervals(self._holes)
         for damage, jump in self._damage:
             # A start that found it has written down which records it cost.
@@ -368,6 +410,19 @@ class Examination:
         result.good = not result.faults and not result.unrecorded_holes
 
 
-def _keep(found: list[Ids], ids: Ids) -> None:
-    if len(found) < KEPT:
-        found.append(ids)
+def instrument(fields: dict[str, Any]) -> tuple[str, int]:
+    """Name and era of the instrument that a record speaks of. Raises KeyError, TypeError, ValueError."""
+    asset = fields["asset"]
+    if not isinstance(asset, str):
+        raise TypeError(f"asset is {asset!r}")
+    return asset, int(fields.get("era", 0))
+
+
+def span(fields: dict[str, Any], of: str) -> tuple[int, int]:
+    """The ids or sequences that a record speaks of, both ends included. Raises KeyError, TypeError, ValueError."""
+    first, last = fields[f"from_{of}"], fields[f"to_{of}"]
+    if not isinstance(first, int) or not isinstance(last, int):
+        raise TypeError(f"from_{of} is {first!r}, to_{of} {last!r}")
+    if first > last:
+        raise ValueError(f"from_{of} {first} is above to_{of} {last}")
+    return first, last

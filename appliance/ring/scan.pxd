@@ -30,6 +30,7 @@ cdef class Scanner:
     cdef readonly uint64_t first_sequence    # 0: no record yet
     cdef readonly uint64_t last_sequence
     cdef readonly uint32_t epoch
+    cdef readonly int64_t first_write_ns     # of the first record
     cdef readonly int64_t last_write_ns
     cdef readonly uint64_t duplicates
     cdef unordered_map[string, size_t] index_of_key

@@ -31,6 +31,7 @@ class Scanner:
     first_sequence: int
     last_sequence: int
     epoch: int
+    first_write_ns: int
     last_write_ns: int
     duplicates: int
     jumps: int

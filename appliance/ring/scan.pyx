@@ -10,6 +10,7 @@ from appliance.ring.layout cimport (
     BLOCK_BYTES,
     CODEC_JSON,
     RECORD_HEADER_BYTES,
+    SNAPSHOT,
     TRADE,
     RecordHeader,
     align_up,
@@ -213,6 +214,7 @@ cdef class Scanner:
         cdef uint64_t i
         if self.first_sequence == 0:
             self.first_sequence = header.sequence
+            self.first_write_ns = header.write_ns
         elif header.sequence <= self.last_sequence:
             reason = b"sequence does not rise"
         elif header.epoch < self.epoch:
@@ -224,7 +226,9 @@ cdef class Scanner:
         for i in range(header.length, stride):
             if record[i]:
                 reason = b"alignment byte is not zero"
-        if header.type == TRADE and header.codec == CODEC_JSON:
+        if header.codec != CODEC_JSON and header.type <= SNAPSHOT:
+            reason = b"codec is unknown"
+        elif header.type == TRADE:
             self.trades += 1
             if reason == NULL:
                 reason = self.judge_trade(record + RECORD_HEADER_BYTES, record + header.length, header.write_ns)

@@ -7,6 +7,8 @@ from appliance.ring.scan cimport Run, Scanner, TradeKey
 cdef struct Count:
     uint64_t trades                  # of the span of time
     uint64_t[8] legs                 # of those, first brought by each
+    int64_t before                   # the highest id that was traded before the span; -1: none
+    int64_t behind                   # the lowest that was traded behind it; -1: none
 
 
 cdef class Tally(Scanner):

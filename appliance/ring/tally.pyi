@@ -12,6 +12,9 @@ class Held:
     backfilled: list[tuple[int, int]]
     inside: list[tuple[int, int]]
     baseline: int
+    began_ns: int
+    before: int | None
+    behind: int | None
     trades: int
     legs: list[int]
     digest: int

@@ -18,10 +18,11 @@ FOREVER_MS = 1 << 60
 class Held:
     """One instrument's ids in one era. Runs of ids have both ends included.
 
-    `runs`, `backfilled`: of the whole scan; `baseline`: the first id that it met. `inside`: ids whose trade happened in the
-    span of time, and so `trades`, `legs` (trades first brought by each leg) and `digest`: the sum modulo 2**256 of the
-    SHA-256 (as big-endian number) of each trade's JSON text from its first byte to the end of exchange_ts_ms. The order of
-    the trades does not matter to it.
+    `runs`, `backfilled`: of the whole scan; `baseline`: the first id that it met; `began_ns`: when the first run began to be
+    written. `before`, `behind`: the highest id traded before the span of time, the lowest traded behind it. `inside`: ids
+    whose trade happened in the span of time, and so `trades`, `legs` (trades first brought by each leg) and `digest`: the
+    sum modulo 2**256 of the SHA-256 (as big-endian number) of each trade's JSON text from its first byte to the end of
+    exchange_ts_ms. The order of the trades does not matter to it.
     """
 
     asset: str
@@ -30,6 +31,9 @@ class Held:
     backfilled: list[tuple[int, int]]
     inside: list[tuple[int, int]]
     baseline: int
+    began_ns: int
+    before: int | None
+    behind: int | None
     trades: int
     legs: list[int]
     digest: int
@@ -60,14 +64,18 @@ cdef class Tally(Scanner):
         cdef Count* count
         cdef string said
         while self.counts.size() <= index:
-            self.counts.push_back(Count(0, [0, 0, 0, 0, 0, 0, 0, 0]))
+            self.counts.push_back(Count(0, [0, 0, 0, 0, 0, 0, 0, 0], -1, -1))
             self.backfilled.push_back(vector[Run]())
             self.inside.push_back(vector[Run]())
         if header.flags & FLAG_BACKFILLED:
             self.add_id(&self.backfilled[index], trade.id, 0)
-        if not self.from_ms <= trade.exchange_ts_ms < self.to_ms:
-            return
         count = &self.counts[index]
+        if trade.exchange_ts_ms < self.from_ms:
+            count.before = max(count.before, trade.id)
+            return
+        if trade.exchange_ts_ms >= self.to_ms:
+            count.behind = trade.id if count.behind < 0 else min(count.behind, trade.id)
+            return
         self.add_id(&self.inside[index], trade.id, 0)
         count.trades += 1
         if not header.flags & FLAG_BACKFILLED:
@@ -99,6 +107,9 @@ cdef class Tally(Scanner):
             self.taken.append(Held(
                 json.loads(b'"' + raw + b'"'), int.from_bytes(era, "little"),
                 pairs(&self.runs[i]), pairs(&self.backfilled[i]), pairs(&self.inside[i]), self.baselines[i],
+                self.runs[i][0].began_ns,
+                self.counts[i].before if self.counts[i].before >= 0 else None,
+                self.counts[i].behind if self.counts[i].behind >= 0 else None,
                 self.counts[i].trades, [count for count in self.counts[i].legs], self.sums.get(i, 0) % (1 << 256),
             ))
         self.counts.clear()

@@ -13,7 +13,7 @@ from appliance.tools.survey import Survey
 
 FORM = "mdc-coverage-1"
 # What a check must find again; the rest follows from it, or is of the host that made the certificate.
-CHECKED = ("first_sequence", "last_sequence", "holes", "deaf")
+CHECKED = ("first_sequence", "last_sequence", "holes", "unjudged_holes", "deaf", "copies_differ")
 
 
 def certificate(surveys: Sequence[Survey], from_ms: int, to_ms: int, made_ts_ms: int) -> dict[str, Any]:
@@ -68,8 +68,20 @@ def differences(said: dict[str, Any], found: Survey) -> list[str]:
 
 
 def is_whole(surveys: Sequence[Survey]) -> bool:
-    """Whether no id is missing and nothing is damaged. Ids that are only late by less than the grace do not count."""
-    return not any(survey.faults or any(one.missing_ids for one in survey.instruments) for survey in surveys)
+    """Whether no id is missing, nothing is damaged, and all of the span was recorded. Ids late by less than the grace do not count."""
+    return not (
+        any(one.missing_ids for survey in surveys for one in survey.instruments)
+        or any(survey.faults or survey.overtaken or survey.unjudged_holes or survey.not_recorded for survey in surveys)
+        or any(survey.recorded_from_ts_ms is None for survey in surveys)
+        or _uncollected(surveys)
+    )
+
+
+def _uncollected(surveys: Sequence[Survey]) -> dict[tuple[str, int], str]:
+    """Chunks that are not here, and of which one that is says that they were not collected; why."""
+    here = {(survey.exchange, survey.chunk) for survey in surveys}
+    told = {(survey.exchange, chunk): why for survey in surveys for chunk, why in survey.uncollected.items()}
+    return {name: why for name, why in told.items() if name not in here}
 
 
 def sentence(surveys: Sequence[Survey]) -> str:
@@ -79,7 +91,7 @@ def sentence(surveys: Sequence[Survey]) -> str:
     trades = sum(one.trades for one in instruments)
     backfilled = sum(last - first + 1 for one in instruments for first, last in one.backfilled)
     never = sum(one.ids for _, one in lacking if one.state == "never_existed")
-    held = f"{trades:,} trades of {len({one.asset for one in instruments}):,} instruments"
+    held = f"{trades:,} trades of {len({one.asset for one in instruments if one.trades}):,} instruments"
     faults = sum(survey.faults for survey in surveys)
     missing = [(instrument, one) for instrument, one in lacking if one.is_missing]
     if faults:
@@ -96,11 +108,30 @@ def sentence(surveys: Sequence[Survey]) -> str:
             f"The tape is not whole: {ids:,} ids of {len({one.asset for one, _ in missing}):,} instruments are missing ({states}), "
             f"the first {instrument.asset} {first.from_id} to {first.to_id}; {held} are held."
         )
+    if lack := _unknown(surveys):
+        return f"The tape is not whole: {lack}; {held} are held, and none is missing between them."
     if not trades:
         return "There is nothing to certify: no trade in this span of time."
     settled = f"{trades - backfilled:,} live, {backfilled:,} backfilled"
     proven = f", and {never:,} ids between them proven never to have been traded" if never else ""
     return f"The tape is whole: {held}, {settled}{proven}."
+
+
+def _unknown(surveys: Sequence[Survey]) -> str:
+    """The first thing of which the files say nothing, though no id shows it; empty: there is none."""
+    for survey in surveys:
+        where = f"{survey.exchange} chunk {survey.chunk}"
+        if survey.recorded_from_ts_ms is None:
+            return f"nothing of {where} was recorded"
+        for begin_ms, end_ms in survey.not_recorded:
+            return f"{where} was not recorded from {moment(begin_ms)} to {moment(end_ms)} UTC"
+        for first, last in survey.unjudged_holes:
+            return f"the journal of {where} lacks sequences {first} to {last}, and nothing behind them says which trades they were"
+        if survey.overtaken:
+            return f"{survey.overtaken:,} records of {where} were overwritten before they could be read"
+    for (exchange, chunk), why in _uncollected(surveys).items():
+        return f"{exchange} chunk {chunk} was not collected: {why}"
+    return ""
 
 
 def moment(ts_ms: int) -> str:

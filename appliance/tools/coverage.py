@@ -14,8 +14,8 @@ from appliance.ring.examination import Advance, Examination, examinations
 from appliance.ring.merge import time_ns
 from appliance.ring.tally import FOREVER_MS
 from appliance.tools.certificate import certificate, differences, is_whole, moment, read, sentence
-from appliance.tools.examining import examined
-from appliance.tools.survey import SLACK_NS, Instrument, Survey, survey
+from appliance.tools.examining import chunks, examined
+from appliance.tools.survey import SLACK_NS, Instrument, Survey, compare_ends, survey
 
 SHOWN = 20  # of each list, for people
 
@@ -35,7 +35,9 @@ def run(*, rings: Path, start: str | None, end: str | None, out: Path | None, ch
             one.begin_at(from_ms * 1_000_000 - SLACK_NS)
         return survey(one, advance, from_ms, to_ms, digests=with_digests)
 
-    surveys = examined("coverage", examinations(rings), look)
+    surveys = examined("coverage", chunks(rings), look)
+    if end is None:
+        compare_ends(surveys)
     if with_digests:
         text = json.dumps(certificate(surveys, from_ms, to_ms, unix_ns() // 1_000_000), indent=2, ensure_ascii=False)
         if out is not None:
@@ -135,5 +137,21 @@ def _report_chunk(survey: Survey, console: Console) -> None:
         )
     for first, last in survey.holes[:SHOWN]:
         console.print(f"{where} the journal lacks sequences {first} to {last}, and says so", soft_wrap=True)
-    clock = "not recorded" if survey.clock_error_ns is None else f"at most {survey.clock_error_ns / 1e6:g} ms"
-    console.print(f"{where} error of this host's clock: {clock}")
+    for first, last in survey.not_recorded:
+        console.print(f"{where} not recorded from {moment(first)} to {moment(last)} UTC", soft_wrap=True)
+    if survey.overtaken:
+        console.print(f"{where} {survey.overtaken:,} records were overwritten in the ring before they could be read", soft_wrap=True)
+    if survey.copies_differ:
+        console.print(f"{where} of {survey.copies_differ:,} trades the connections brought different copies; the first is held")
+    if survey.open_end:
+        console.print(f"{where} open end: the newest segment was being written when it was copied")
+    if survey.recorded_from_ts_ms is not None and survey.recorded_to_ts_ms is not None:
+        recorded = f"recorded from {moment(survey.recorded_from_ts_ms)} to {moment(survey.recorded_to_ts_ms)} UTC"
+        console.print(f"{where} {recorded}; error of this host's clock {_clock(survey)}", soft_wrap=True)
+
+
+def _clock(survey: Survey) -> str:
+    if survey.clock_error_ns is None:
+        return "unknown"
+    unknown = f", but unknown for {survey.clock_unknown_ms / 1_000:,.1f} s" if survey.clock_unknown_ms else ""
+    return f"at most {survey.clock_error_ns / 1e6:g} ms{unknown}"

@@ -7,15 +7,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from appliance.ring.examination import KEPT, Verdict, examinations
-from appliance.tools.examining import examined
+from appliance.ring.examination import KEPT, Verdict
+from appliance.tools.examining import chunks, examined
 
 SHOWN = 20  # of each list, for people
 
 
 def run(*, rings: Path, as_json: bool) -> int:
     """Examine every chunk in the directory `rings`; 0 when all is good, else 1."""
-    verdicts = examined("verify", examinations(rings), lambda chunk, advance: chunk.verdict(advance))
+    verdicts = examined("verify", chunks(rings), lambda chunk, advance: chunk.verdict(advance))
     if as_json:
         print(json.dumps([verdict.as_json() for verdict in verdicts], indent=2))
     else:
@@ -48,6 +48,8 @@ def report(verdicts: list[Verdict], console: Console) -> None:
             console.print(f"{where} {verdict.lapped:,} records were overwritten in the ring before they could be examined", soft_wrap=True)
         for first, last in verdict.missing_sequences[:SHOWN]:
             console.print(f"{where} recorded hole in the journal: sequences {first} to {last}", soft_wrap=True)
+        if verdict.faults_left_off:
+            console.print(f"{where} --json lists the first {KEPT:,} of {verdict.faults:,} faults", soft_wrap=True)
         _list(console, f"{where} recorded gap:", verdict.recorded_holes)
         _list(console, f"{where} missing with the records of a recorded hole:", verdict.lost_holes)
         _list(console, f"{where} missing, too recent to be judged:", verdict.unsettled_holes)
@@ -61,4 +63,4 @@ def _list(console: Console, label: str, lines: Iterable[object], total: int | No
         console.print(f"{label} {line}", soft_wrap=True)
     more = (len(lines) if total is None else total) - SHOWN
     if more > 0:
-        console.print(f"{label} … and {more:,} more (--json lists up to {KEPT:,})", soft_wrap=True)
+        console.print(f"{label} … and {more:,} more (see --json)", soft_wrap=True)

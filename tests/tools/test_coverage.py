@@ -167,10 +167,10 @@ def test_a_time_without_a_leg_is_told(tmp_path: Path, capsys: pytest.CaptureFixt
     assert [end is None for _, end in deaf] == [False, False, True]
 
 
-def test_nothing_is_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_recorded_time_in_which_nothing_was_traded_has_nothing_to_certify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Chunk(tmp_path, options=ROOMY) as chunk:
-        chunk.trades("BTCUSDT", 1, 3)
-    assert coverage.run(rings=chunk.journal_dir, start="2030-01-01", end=None, out=None, check=None, as_json=False) == 0
+        chunk.event(RecordType.BOUNDARY, event="start")
+    assert coverage.run(rings=chunk.journal_dir, start=None, end=None, out=None, check=None, as_json=False) == 0
     assert capsys.readouterr().out.startswith("There is nothing to certify")
 
 
