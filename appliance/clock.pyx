@@ -23,6 +23,11 @@ def refresh() -> int:
     return realtime_offset_ns - old
 
 
+def offset_ns() -> int:
+    """What is added to CLOCK_MONOTONIC just now: a step of the system clock moves it, its slewing does not."""
+    return realtime_offset_ns
+
+
 def unix_ns() -> int:
     """Nanoseconds since the UNIX epoch by this process's clock."""
     return now_ns()

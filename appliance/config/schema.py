@@ -160,6 +160,7 @@ class FeedSettings(Section):
         allow_inf_nan=False,
     )
     gap_grace_ms: int = _whole(1_000, 10, 60_000, "a missing trade id becomes a gap record after this")
+    lag_alarm_ms: int = _whole(5_000, 100, 3_600_000, "trades that come so much later than usual are an alarm")
     backfill: bool = _switch(True, "ask the exchange over REST for what is missing")
     backfill_hours: int = _whole(24, 1, 1_000_000, "what has been missing for longer is given up, and said so")
     backfill_max_trades: int = _whole(1_000_000, 1, 1_000_000_000, "of one gap; its oldest ids beyond are given up, and said so")

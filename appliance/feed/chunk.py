@@ -131,7 +131,7 @@ class Chunk:
             number, settings.feed.legs, exchange.streams(listed), connect, limits, tell,
             lambda: Backoff(random), blocked_is_fatal=blocked_is_fatal, deaf=pipeline.ledger.go_deaf,
             rollover_s=settings.feed.rollover_hours * 3_600.0, streams_of=streams_of,
-            newest_ms=pipeline.newest_ms,
+            newest_ms=pipeline.newest_ms, lag_alarm_ms=settings.feed.lag_alarm_ms,
         )  # fmt: skip
         log.bind(event="chunk_open").info(f"chunk of {len(legs.streams)} streams, {len(instruments)} instruments with its former ones")
         return cls(number, pipeline, legs, exchange, news)
@@ -151,8 +151,14 @@ class Chunk:
         counters = self.pipeline.store.writer
         counters.set_counter("legs_up", self.legs.up)
         now_ms = unix_ns() // NS_PER_MS
+        lag = self.legs.lag
+        lags_ms = lag.by_leg()
+        # Clocks that do not agree may make a lag negative.
+        counters.set_counter("lag_ms", max(0, lag.lag_ms or 0))
+        counters.set_counter("lag_usual_ms", max(0, lag.usual_ms or 0))
         for leg, age_s in enumerate(self.legs.ages_s()):
             counters.set_counter(f"leg{leg}_opened_ms", 0 if age_s is None else now_ms - round(age_s * 1_000))
+            counters.set_counter(f"leg{leg}_lag_ms", max(0, lags_ms.get(leg, 0)))
         changed = self.pipeline.turn()
         if changed is not None:
             logger.bind(chunk=self.number, **changed).warning(_MODE_CHANGED[str(changed["event"])])

@@ -84,6 +84,9 @@ class Listener(Protocol):
     def last_ids(self) -> bytes:
         """The last id brought of each instrument, for feed/progress."""
 
+    def last_trade(self) -> tuple[int, int]:
+        """When the last trade was received (UNIX ns), and when the exchange says that it was made (ms)."""
+
 
 class Connection:
     """One connection of one leg: `run` it once. It is the control of its listener. Loop thread only."""
@@ -256,6 +259,10 @@ class Connection:
     def last_ids(self) -> bytes:
         """The last id that it brought of each instrument, as feed/progress compares them."""
         return self._listener.last_ids() if self._listener is not None else b""
+
+    def last_trade(self) -> tuple[int, int]:
+        """When the last trade that it brought was received (UNIX ns), and when the exchange says that it was made (ms); (0, 0): none."""
+        return self._listener.last_trade() if self._listener is not None else (0, 0)
 
     # What the listener calls
 

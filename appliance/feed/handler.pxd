@@ -11,9 +11,11 @@ from appliance.ring.raw_buffer cimport RawBuffer
 from appliance.ring.writer cimport Writer
 
 
-cdef struct Heard:                   # the last id that one connection brought, by instrument
-    int64_t* ids                     # -1: none yet
+cdef struct Heard:                   # what one connection brought last
+    int64_t* ids                     # by instrument; -1: none yet
     int32_t count
+    int64_t recv_ns                  # of its last trade, and when the exchange says that was made; 0: none yet
+    int64_t exchange_ts_ms
 
 
 cdef class HotPath:

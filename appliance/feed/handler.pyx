@@ -138,8 +138,11 @@ cdef class HotPath:
                 self.writer.count(C_SHED, 1)
                 continue
             verdict = self.window.judge(&trade, parse_ns)
-            if heard != NULL and trade.instrument < heard.count:
-                heard.ids[trade.instrument] = trade.sequence_id
+            if heard != NULL:
+                heard.recv_ns = recv_ns
+                heard.exchange_ts_ms = trade.exchange_ts_ms
+                if trade.instrument < heard.count:
+                    heard.ids[trade.instrument] = trade.sequence_id
             if verdict == FIRST or verdict == LATE:
                 prefix = self.instruments.prefix(trade.instrument, &prefix_bytes)
                 payload_bytes = self.encoder.encode(&trade, prefix, prefix_bytes, recv_ns, parse_ns, enqueue_ns, out)
@@ -301,6 +304,10 @@ cdef class FeedHandler(WSListener):
     def last_ids(self) -> bytes:
         """The last id that this connection brought, an int64 by instrument; -1: none. Those beyond its end: none."""
         return PyBytes_FromStringAndSize(<char*>self.heard.ids, self.heard.count * sizeof(int64_t))
+
+    def last_trade(self) -> tuple[int, int]:
+        """When the last trade that this connection brought was received (UNIX ns) and made (exchange time, ms); (0, 0): none."""
+        return self.heard.recv_ns, self.heard.exchange_ts_ms
 
     cpdef on_ws_connected(self, WSTransport transport):
         self.control.on_connected(transport)

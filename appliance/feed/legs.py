@@ -11,6 +11,7 @@ from appliance.errors import ExchangeRefused
 from appliance.exchanges.exchange import Trouble
 from appliance.feed.backoff import HEALTHY_S, Backoff
 from appliance.feed.connection import DRAINED, Connection, Ending
+from appliance.feed.lag import Lag
 from appliance.feed.limits import Door, Limits
 from appliance.feed.progress import Handover
 from appliance.feed.watch import Watch
@@ -204,6 +205,7 @@ class Legs:
         rollover_s: float = 0.0,
         streams_of: Callable[[int], tuple[str, Sequence[str]]] = lambda instrument: (str(instrument), ()),
         newest_ms: Callable[[], int] = lambda: 0,
+        lag_alarm_ms: int = 5_000,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self.deaf = deaf
@@ -218,7 +220,9 @@ class Legs:
         self.sleep = sleep
         self.draining = False
         self.log = logger.bind(chunk=chunk)
-        self._watch = Watch(self, streams_of, newest_ms, sleep, chunk)
+        self.lag = Lag[Connection](lag_alarm_ms)
+        """How late trades come."""
+        self._watch = Watch(self, streams_of, newest_ms, sleep, chunk, self.lag)
         self.rolling_over = asyncio.Lock()
         """Held by the leg whose connection is being replaced for its age."""
         self._legs = [Leg(number, self, backoff(), rollover_s * (1.0 - ROLLOVER_SPREAD * number / legs)) for number in range(legs)]

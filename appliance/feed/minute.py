@@ -17,7 +17,7 @@ GAUGES_S = 1.0  # a percentile goes through a thousand buckets
 LEAST_S = 10.0  # a shorter rest at the end gets no record of its own
 PERCENTILES = ("count", "p50", "p99", "p999", "max")
 
-GAUGES = ("gaps_open", "missing_ids", "legs_up")
+GAUGES = ("gaps_open", "missing_ids", "legs_up", "lag_ms", "lag_usual_ms")
 OF_LEG = ("frames", "wins", "shared", "duplicates", "connects", "losses")
 
 
@@ -78,6 +78,7 @@ class Minute:
             "leg": leg,
             "age_ms": max(0, now_ms - opened_ms) if opened_ms else None,
             **grown,
+            "lag_ms": counted[f"leg{leg}_lag_ms"],
             "lead_ns": _shown(self._path.lead_since(leg)),
         }
 

@@ -2,7 +2,7 @@
 
 A socket is judged by its frames and pings elsewhere (feed/connection). Here: a connection that brings nothing while another one of the
 chunk brings trades, an instrument that one connection does not bring and another one does, and a chunk that is silent on all of them for
-longer than its own rhythm makes likely.
+longer than its own rhythm makes likely. What does come may come late: then a connection that lags behind another one, and all that lag.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from loguru import logger
 
 from appliance.clock import unix_ns
 from appliance.feed.connection import Connection
+from appliance.feed.lag import Brought, Lag
 from appliance.feed.progress import Laggards
 from appliance.trade import NS_PER_MS
 
@@ -45,6 +46,10 @@ MEMORY_S = 3_600.0  # what came this long ago counts for a third (1/e) in the me
 LULL_MEMORY_S = 6 * 3_600.0
 CLOCKS_MS = 1_000  # the exchange's clock and ours agree to this, or better
 UNREACHABLE_S = 10.0
+
+# A lag goes on for as long as it takes: it is told again each time that it has lasted twice as long. Who lags behind the other legs is
+# replaced, and no more often than this: a path that is always slow is not mended by it.
+LAGGING_AGAIN_S = 60.0
 
 NAMES_MAX = 20  # of a record
 
@@ -143,8 +148,14 @@ class Watch:
         newest_ms: Callable[[], int],
         sleep: Callable[[float], Awaitable[None]],
         number: int,
+        lag: Lag[Connection],
     ) -> None:
         self._chunk = chunk
+        self._lag = lag
+        self._lagging_s = 0.0
+        self._lagging_due_s = 0.0
+        self._replaced_s: dict[int, float] = {}  # by leg, in seconds watched
+        self._watched_s = 0.0
         self._streams_of = streams_of
         self._newest_ms = newest_ms
         self._sleep = sleep
@@ -180,6 +191,7 @@ class Watch:
             return
         self._find_mute(grown)
         self._find_dead_subscriptions(list(grown))
+        self._judge_lag(grown)
         self._rhythm.step(max(grown.values()))
         await self._judge_silence(living)
 
@@ -242,6 +254,49 @@ class Watch:
             f"{len(instruments)} instruments are not brought on this leg, {names[0]} among them; their streams are asked for again"
         )
         connection.ask_again(streams)
+
+    def _judge_lag(self, grown: dict[Connection, int]) -> None:
+        """T28: whatever waits unread, here or elsewhere, is late; sockets, pings and ids are fine all the while."""
+        self._watched_s += WATCH_S
+        leg_of = self._chunk.leg_of
+        change = self._lag.step({one: Brought(leg_of(one), one.last_trade() if trades else None) for one, trades in grown.items()})
+        if self._lag.all_late and (change.late or self._lagging_s >= self._lagging_due_s):
+            self._lagging_due_s = max(LAGGING_AGAIN_S, 2 * self._lagging_s)
+            self._tell_lagging(None)
+        elif not self._lag.all_late:
+            for leg in sorted(change.late):
+                self._tell_lagging(leg)
+        self._lagging_s = self._lagging_s + WATCH_S if self._lag.late else 0.0
+        if change.in_time and not self._lag.late:
+            self._tell_caught_up(None)
+        else:
+            for leg in sorted(change.in_time):
+                self._tell_caught_up(leg)
+        for one, behind_ms in change.behind_ms.items():
+            leg = leg_of(one)
+            if not one.leaving.is_set() and self._watched_s - self._replaced_s.get(leg, -LAGGING_AGAIN_S) >= LAGGING_AGAIN_S:
+                self._replaced_s[leg] = self._watched_s
+                one.leave(f"lagging: its trades come {behind_ms / 1_000:.1f} s later than another connection's")
+
+    def _tell_lagging(self, leg: int | None) -> None:
+        found = self._lag_of(leg)
+        self._chunk.tell("lagging", **found)
+        log = self._log.bind(event="lagging")
+        lag_s, usual_s = found["lag_ms"] / 1_000, found["usual_ms"] / 1_000
+        said = f"trades are received {lag_s:.1f} s after the exchange made them, usual are {usual_s:.1f} s"
+        if leg is None:
+            log.error(f"{said}: all that this chunk brings is late")
+        else:
+            log.warning(f"on leg {leg} {said}")
+
+    def _tell_caught_up(self, leg: int | None) -> None:
+        self._chunk.tell("caught_up", **self._lag_of(leg))
+        self._log.bind(event="caught_up").info("trades are received in time again" + ("" if leg is None else f" on leg {leg}"))
+
+    def _lag_of(self, leg: int | None) -> dict[str, int]:
+        """What the records say; None: of all legs."""
+        lag_ms = self._lag.lag_ms if leg is None else self._lag.by_leg()[leg]
+        return ({} if leg is None else {"leg": leg}) | {"lag_ms": lag_ms or 0, "usual_ms": self._lag.usual_ms or 0}
 
     async def _judge_silence(self, living: Sequence[Connection]) -> None:
         silent_s, silence = self._rhythm.silent_s, self._silence

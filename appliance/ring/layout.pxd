@@ -165,6 +165,8 @@ cdef enum Counter:                   # index into Meta.counters; names in layout
     C_EVENTS_LOST                    # of the window: told to nobody
     C_HOLES_MERGED                   # in the window, for want of room
     C_FILTERED                       # trades of instruments that the configuration does not want
+    C_LAG_MS                         # gauge: how long after its exchange time the newest trade was received; 0 also for less
+    C_LAG_USUAL_MS                   # gauge: the least of the last hour
     C_LEG_FRAMES = 64                # + leg
     C_LEG_WINS = 72                  # + leg: first copies
     C_LEG_DUPLICATES = 80            # + leg
@@ -177,6 +179,7 @@ cdef enum Counter:                   # index into Meta.counters; names in layout
     C_LEG_LEAD_P99_NS = 136          # + leg
     C_LEG_LEAD_MAX_NS = 144          # + leg
     C_LEG_RECONNECTS = 152           # + leg
+    C_LEG_LAG_MS = 168               # + leg: gauge: C_LAG_MS of what this leg brought
     C_RAW_FRAMES = 160               # of the raw lane: taken in
     C_RAW_SHED                       # not kept: no room, or the disk did not take them at the end
     C_RAW_BYTES                      # compressed, on disk

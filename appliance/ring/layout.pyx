@@ -45,6 +45,8 @@ COUNTER_NAMES = {
     C_EVENTS_LOST: "events_lost",
     C_HOLES_MERGED: "holes_merged",
     C_FILTERED: "filtered",
+    C_LAG_MS: "lag_ms",
+    C_LAG_USUAL_MS: "lag_usual_ms",
     C_RAW_FRAMES: "raw_frames",
     C_RAW_SHED: "raw_shed",
     C_RAW_BYTES: "raw_bytes",
@@ -64,6 +66,7 @@ COUNTER_NAMES.update({
         (C_LEG_LEAD_P50_NS, "lead_p50_ns"),
         (C_LEG_LEAD_P99_NS, "lead_p99_ns"),
         (C_LEG_LEAD_MAX_NS, "lead_max_ns"),
+        (C_LEG_LAG_MS, "lag_ms"),
     )
     for leg in range(LEGS_MAX)
 })

@@ -259,6 +259,10 @@ class Connection(asyncio.Protocol):
             return
         for step in self._session.due(now_s):
             self._send(step)
+        if self.open and (held := self._delivery.due(now_s)).data:
+            self._transport.write(held.data)
+            self._exchange.counters.frames_sent += held.frames
+            self._exchange.counters.bytes_sent += len(held.data)
         if self.open and (end := self._delivery.end(now_s)) is not None:
             self._transport.write(HALF_A_HEADER if end == "reset" else b"")
             self._finish(end)

@@ -1,5 +1,6 @@
-"""What one connection's frames go through before its socket: stalls, cuts and garbage, or nothing at all."""
+"""What one connection's frames go through before its socket: stalls, delays, cuts and garbage, or nothing at all."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -7,7 +8,7 @@ from typing import Literal
 
 from websockets.frames import Frame, Opcode
 
-from appliance.sim.faults import EVERY, Eof, Faults, Garbage, Kind, Mute, Reset, Stall, Strikes
+from appliance.sim.faults import EVERY, Eof, Faults, Garbage, Kind, Lag, Mute, Reset, Stall, Strikes
 
 End = Literal["reset", "eof"]
 
@@ -40,7 +41,7 @@ class Delivery:
         garbage: Callable[[Kind], Frame],
         strikes: Strikes,
     ) -> None:
-        def here(fault: Mute | Stall | Reset | Eof | Garbage) -> bool:
+        def here(fault: Mute | Stall | Lag | Reset | Eof | Garbage) -> bool:
             return fault.connection in {EVERY, number}
 
         self._opened_s = opened_s
@@ -50,9 +51,11 @@ class Delivery:
         self._cut = 0
         self._mute = any(here(fault) for fault in faults.all(Mute))
         self._stalls = [_Stalled(fault) for fault in faults.all(Stall) if here(fault)]
+        self._lags = [fault for fault in faults.all(Lag) if here(fault)]
+        self._held: deque[tuple[float, bytes, int]] = deque()  # by when they came
         self._ends: list[Reset | Eof] = [*filter(here, faults.all(Reset)), *filter(here, faults.all(Eof))]
         self._mixed = [(fault.every, cycle(fault.kinds)) for fault in faults.all(Garbage) if here(fault) and fault.every]
-        self.plain = not (self._mute or self._stalls or self._ends or self._mixed)
+        self.plain = not (self._mute or self._stalls or self._lags or self._ends or self._mixed)
         """Every frame goes through untouched."""
 
     def silent(self, now_s: float) -> bool:
@@ -75,7 +78,27 @@ class Delivery:
                 continue
             sent += 1
             out.extend(self._mix(frame))
-        return Delivered(b"".join(out), sent)
+        if not self._lags:
+            return Delivered(b"".join(out), sent)
+        self._held.append((now_s, b"".join(out), sent))
+        return self.due(now_s)
+
+    def due(self, now_s: float) -> Delivered:
+        """What was held back for long enough."""
+        out: list[bytes] = []
+        frames = 0
+        delay_s = max((self._delay_s(lag, now_s) for lag in self._lags), default=0.0)
+        while self._held and self._held[0][0] + delay_s <= now_s:
+            _, data, held = self._held.popleft()
+            out.append(data)
+            frames += held
+        return Delivered(b"".join(out), frames)
+
+    def _delay_s(self, lag: Lag, now_s: float) -> float:
+        since_s = now_s - self._opened_s - lag.after_s
+        if since_s < 0 or (lag.for_s and since_s >= lag.for_s):
+            return 0.0
+        return min(lag.by_s, lag.by_s * since_s / lag.grow_s) if lag.grow_s else lag.by_s
 
     def end(self, now_s: float) -> End | None:
         """How the connection is to be ended now, if it is; that fault has then struck."""

@@ -96,6 +96,17 @@ class Stall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lag:
+    """From a moment on, for for_s (0: for ever), frames come late, in order: ever later for grow_s, then by by_s. Pings do not wait."""
+
+    after_s: float = 0.0
+    by_s: float = 8.0
+    grow_s: float = 16.0
+    for_s: float = 0.0
+    connection: int = EVERY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reset:
     """A TCP reset in the middle of a frame; `times` = of so many connections in all (0: every one)."""
 
@@ -270,6 +281,7 @@ NAMES: dict[str, type[Any]] = {
     "too_many_streams": TooManyStreams,
     "mute": Mute,
     "stall": Stall,
+    "lag": Lag,
     "reset": Reset,
     "eof": Eof,
     "shutdown": Shutdown,

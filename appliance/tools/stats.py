@@ -110,6 +110,7 @@ def legs(counters: dict[str, int], *, running: bool) -> list[dict[str, Any]]:
                 **of_leg,
                 "only": max(0, of_leg["wins"] - of_leg["shared"]),
                 "lead_ns": {"count": counters[f"leg{leg}_leads"], **lead},
+                "lag_ms": counters[f"leg{leg}_lag_ms"],
             }
         )
     return found
@@ -173,6 +174,7 @@ def table(rows: list[dict[str, Any]], before: dict[int, dict[str, Any]] | None =
         result.add_row("trades/s", *(f"{rate:,.0f}" for rate in rates))
     for name in ("duplicates", "gaps_open", "gaps_closed", "backfilled", "malformed", "legs_up", "reconnects"):
         result.add_row(name.replace("_", " "), *(f"{row[name]:,}" for row in rows))
+    result.add_row("lag (usual), ms", *(f"{row['lag_ms']:,} ({row['lag_usual_ms']:,})" for row in rows))
     if any(row["raw_frames"] or row["raw_shed"] for row in rows):
         for name in ("raw_frames", "raw_shed"):
             result.add_row(name.replace("_", " "), *(f"{row[name]:,}" for row in rows))

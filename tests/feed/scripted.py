@@ -137,6 +137,10 @@ class Ear(WSListener):
         self.trades = 0
         self.heard: list[bytes] = []
         self.ids = array("q", [-1] * len(SYMBOLS))
+        self.last = (0, 0)
+
+    def last_trade(self) -> tuple[int, int]:
+        return self.last
 
     def last_ids(self) -> bytes:
         return self.ids.tobytes()

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from appliance.clock import unix_ns
-from appliance.feed.watch import ASKED_MAX, LAG_IDS, LAG_STEPS, MUTE_S, MUTE_TRADES, SILENT_S_MIN, UNREACHABLE_S, Rhythm
+from appliance.feed.lag import LATE_STEPS
+from appliance.feed.watch import ASKED_MAX, LAG_IDS, LAG_STEPS, LAGGING_AGAIN_S, MUTE_S, MUTE_TRADES, SILENT_S_MIN, UNREACHABLE_S, Rhythm
 from tests.feed.legs_of_a_test import Chunk, alive, chunk
 from tests.feed.scripted import Peer, Server, fact, run, trade, trades
 
@@ -227,6 +228,79 @@ def test_a_market_of_any_rate_is_not_taken_for_dead_in_a_week(per_s: float, seed
         rhythm.step(int(chance.random() < per_s * swing) if per_s * swing < 1 else int(per_s * swing))
         told += rhythm.silent_s == rhythm.limit_s
     assert told == 0, seed
+
+
+async def seconds(one: Chunk, peers: list[Peer], lags_ms: list[int], count: int) -> None:
+    """So many, in each of which every connection that lives brings a trade, so late."""
+    for _ in range(count):
+        number = max(ear.trades for ear in one.ears) + 1
+        now_ns = unix_ns()
+        for ear, peer, lag_ms in zip(one.ears, peers, lags_ms, strict=True):
+            if ear.control.is_open:
+                ear.last = (now_ns, now_ns // 1_000_000 - lag_ms)
+                await send(one, peer, number)
+        await one.look()
+
+
+def test_a_connection_that_lags_behind_the_other_is_told_and_replaced(tmp_path: Path) -> None:
+    """T28."""
+
+    async def test() -> None:
+        async with Server() as server, chunk(server, tmp_path) as (one, _):
+            await fact(lambda: len(one.told("subscribed")) == 2)
+            await seconds(one, server.peers, [40, 40], 5)
+            await seconds(one, server.peers, [40, 9_000], LATE_STEPS)
+            (lagging,) = one.told("lagging")
+            assert lagging["leg"] == 1
+            assert lagging["lag_ms"] == pytest.approx(9_000, abs=2)
+            assert lagging["usual_ms"] == pytest.approx(40, abs=2)
+            await fact(lambda: one.told("leaving"))
+            assert [told["leg"] for told in one.told("leaving")] == [1]
+            assert "lagging" in one.told("leaving")[0]["reason"]
+            await fact(lambda: one.told("closed"))
+            assert one.told("caught_up") == []
+            await seconds(one, server.peers, [40, 9_000, 45], LATE_STEPS)
+            (caught_up,) = one.told("caught_up")
+            assert "leg" not in caught_up
+            await seconds(one, server.peers, [40, 9_000, 45], 2 * LATE_STEPS)
+            assert len(one.told("lagging")) == len(one.told("leaving")) == 1
+
+    run(test)
+
+
+def test_a_lag_of_all_connections_is_told_again_and_replaces_none(tmp_path: Path) -> None:
+    """T28: the exchange, the way to it, or ourselves."""
+
+    async def test() -> None:
+        async with Server() as server, chunk(server, tmp_path) as (one, _):
+            await fact(lambda: len(one.told("subscribed")) == 2)
+            await seconds(one, server.peers, [40, 40], 5)
+            await seconds(one, server.peers, [9_000, 9_500], LATE_STEPS)
+            (lagging,) = one.told("lagging")
+            assert "leg" not in lagging
+            await seconds(one, server.peers, [9_000, 9_500], int(LAGGING_AGAIN_S) + 1)
+            assert len(one.told("lagging")) == 2
+            await seconds(one, server.peers, [50, 60], LATE_STEPS)
+            assert len(one.told("caught_up")) == 1
+            assert one.told("leaving") == []
+
+    run(test)
+
+
+def test_a_leg_that_always_lags_is_replaced_once_a_minute_and_no_more(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Server() as server, chunk(server, tmp_path) as (one, _):
+            await fact(lambda: len(one.told("subscribed")) == 2)
+            await seconds(one, server.peers, [40, 40], 5)
+            await seconds(one, server.peers, [40, 9_000], LATE_STEPS)
+            await fact(lambda: one.told("closed"))
+            await seconds(one, server.peers, [40, 9_000, 9_000], int(LAGGING_AGAIN_S) - 5)
+            assert len(one.told("leaving")) == 1
+            while len(one.told("leaving")) == 1:
+                await seconds(one, server.peers, [40, 9_000, 9_000], 1)
+            assert one.ears[0].trades >= LAGGING_AGAIN_S
+
+    run(test)
 
 
 def test_the_limit_follows_the_chunk(tmp_path: Path) -> None:

@@ -46,6 +46,21 @@ def test_a_stall_by_frames_begins_behind_exactly_so_many() -> None:
     assert delivery("stall:after_frames=5").through(DATA, 8, 100.0).data == b"".join(FRAMES[:5])
 
 
+def test_a_lag_grows_and_ends_and_nothing_is_lost() -> None:
+    late = delivery("lag:after_s=1,by_s=4,grow_s=8,for_s=20")
+    came: list[tuple[int, float]] = []
+    for tenth in range(300):
+        now_s = 100.0 + tenth / 10
+        came += [(int(payload_of(frame)), now_s) for frame in split(late.due(now_s).data)]
+        frame = Frame(Opcode.TEXT, b"%03d" % tenth).serialize(mask=False)
+        came += [(int(payload_of(frame)), now_s) for frame in split(late.through(frame, 1, now_s).data)]
+    assert [number for number, _ in came] == list(range(300))
+    lags_s = {number: now_s - 100.0 - number / 10 for number, now_s in came}
+    assert max(lags_s[9], lags_s[299]) < 0.001
+    assert 0.9 < lags_s[20] < 1.1
+    assert 3.9 < lags_s[100] < 4.1
+
+
 def test_a_reset_cuts_the_next_frame_in_its_middle() -> None:
     cut = delivery("reset:after_frames=3").through(DATA, 8, 100.0)
     assert cut.end == "reset"
