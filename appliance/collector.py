@@ -4,14 +4,14 @@ import asyncio
 import logging
 import signal
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from random import random
 
 import uvloop
 from loguru import logger
 
 from appliance import log, preflight
+from appliance.clock import unix_ns
 from appliance.config import Settings
 from appliance.errors import CannotRun, ConfigError, ExchangeRefused, MdcError
 from appliance.exchanges.exchange import Refusal, Trouble, open_exchange
@@ -28,8 +28,10 @@ from appliance.feed.notify import Notifier
 from appliance.feed.worker import Listing, RestWorker
 from appliance.ring import journal, raw_segments
 from appliance.ring.ownership import Ownership
+from appliance.trade import NS_PER_MS
 
 RETAIN_S = 60.0
+CLOCKS_MS = 60_000  # the exchange's clock and ours agree to this, where a new listing is told from an old one that trades again
 
 # SIGTERM is answered within 10 s: the legs' CLOSE, then the flushers, then the children.
 DRAIN_S = 10.0
@@ -71,6 +73,7 @@ class Collector:
         self._local: LocalExchange | None = None
         self._worker: RestWorker | None = None
         self._kept = 0
+        self._listed_ms: int | None = None  # when the last list came
 
     async def run(self, duration_s: float | None) -> None:
         """Collect until asked to stop, then drain. Raises what ended it before that."""
@@ -119,7 +122,13 @@ class Collector:
                 )  # fmt: skip
                 self._tasks.create_task(backfill.run())
             discovery = Discovery(
-                self._exchange, self._worker, self._limits, Backoff(random), settings.symbols.include, settings.symbols.exclude
+                self._exchange,
+                self._worker,
+                self._limits,
+                Backoff(random),
+                settings.symbols.include,
+                settings.symbols.exclude,
+                settings.symbols.list_s,
             )
             async for answer in discovery.answers():
                 if isinstance(answer, Refusal):
@@ -168,14 +177,14 @@ class Collector:
                     raise
                 logger.bind(event="not_assigned").error(f"{len(new)} new symbols are not collected yet: {error}")
                 known = listing.wanted | dict.fromkeys(listing.unwanted, "Spot")
-                self._collect({symbol: kind for symbol, kind in known.items() if symbol in self._places})
+                self._collect({symbol: kind for symbol, kind in known.items() if symbol in self._places}, is_list=True)
                 return
             logger.bind(event="assigned").info(f"{len(new)} new symbols have their place in {len(self._places)} chunks")
         kept = [symbol for symbol in listing.unwanted if symbol in self._places]
         if len(kept) != self._kept:
             self._kept = len(kept)
             logger.bind(event="kept").warning(f"{len(kept)} symbols do not match include and exclude any more; having a place they stay")
-        self._collect(listing.wanted | dict.fromkeys(kept, "Spot"))
+        self._collect(listing.wanted | dict.fromkeys(kept, "Spot"), is_list=True)
 
     def _collect_channels(self, instruments: Mapping[str, str]) -> None:
         """All in chunk 0, whose streams bring whole kinds."""
@@ -185,18 +194,28 @@ class Collector:
             self._chunks[0].add(instruments)
         self._opened.set()
 
-    def _collect(self, symbols: Mapping[str, str]) -> None:
-        by_chunk: dict[int, dict[str, str]] = defaultdict(dict)
+    def _collect(self, symbols: Mapping[str, str], *, is_list: bool = False) -> None:
+        """`is_list`: what is not among them is not listed."""
+        by_chunk: dict[int, dict[str, str]] = {number: {} for number in self._chunks} if is_list else {}
         for symbol, kind in symbols.items():
-            by_chunk[self._places.chunk_of(symbol)][symbol] = kind
+            by_chunk.setdefault(self._places.chunk_of(symbol), {})[symbol] = kind
+        before_ms = self._listed_ms
+        if is_list:
+            self._listed_ms = unix_ns() // NS_PER_MS
         for number, listed in sorted(by_chunk.items()):
-            if number in self._chunks:
-                self._chunks[number].add(listed)
-            else:
-                self._open(number, dict.fromkeys(self._places.symbols(number), "Spot") | listed, listed)
+            if number not in self._chunks:
+                if not self._open(number, dict.fromkeys(self._places.symbols(number), "Spot") | listed, () if before_ms else listed):
+                    continue
+                if before_ms:
+                    self._chunks[number].news.begin_late()
+            chunk = self._chunks[number]
+            if is_list:
+                chunk.news.take_list(listed, 0 if before_ms is None else before_ms - CLOCKS_MS)
+            chunk.add(listed)
         self._opened.set()
 
-    def _open(self, number: int, symbols: Mapping[str, str], listed: Mapping[str, str]) -> None:
+    def _open(self, number: int, symbols: Mapping[str, str], listed: Iterable[str]) -> bool:
+        """False: there is no room for it, and that was said."""
         try:
             chunk = Chunk.open(
                 number, symbols, listed, self._exchange, self._settings, self._address.ws_url, self._trust,
@@ -205,12 +224,14 @@ class Collector:
         except CannotRun as error:
             if not self._chunks:
                 raise
-            logger.bind(event="not_collected", chunk=number).error(f"{len(listed)} symbols are not collected: {error}")
+            lacking = len(self._places.symbols(number))
+            logger.bind(event="not_collected", chunk=number).error(f"{lacking} symbols are not collected: {error}")
             for other in self._chunks.values():
-                other.pipeline.status("chunk_not_collected", not_collected=number, symbols=len(listed), reason=str(error))
-            return
+                other.pipeline.status("chunk_not_collected", not_collected=number, symbols=lacking, reason=str(error))
+            return False
         self._chunks[number] = chunk
         self._tasks.create_task(chunk.legs.run())
+        return True
 
     def _delivered(self) -> bool:
         """Whether any leg of any chunk has ever been subscribed."""

@@ -144,6 +144,7 @@ class SymbolsSettings(Section):
 
     include: Patterns = _setting(("*",), "instruments to collect", 'a list of shell patterns, at least one, e.g. ["*"]', min_length=1)
     exclude: Patterns = _setting((), "instruments left out of these", 'a list of shell patterns, e.g. ["*TRY"]')
+    list_s: int = _whole(600, 1, 86_400, "the exchange's list is asked for again after this")
 
 
 class FeedSettings(Section):

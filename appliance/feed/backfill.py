@@ -13,15 +13,16 @@ from appliance.feed.backoff import Backoff
 from appliance.feed.chunk import Chunk
 from appliance.feed.ledger import ChunkLedger
 from appliance.feed.limits import Door, Limits
-from appliance.feed.quest import CAUGHT_UP_S, Gap, Successors, Wanted
+from appliance.feed.quest import CAUGHT_UP_S, First, Gap, Successors, Wanted
 from appliance.feed.worker import RestWorker
 
 LOOK_S = 0.25  # between two looks at what is missing
 LOOK_AGAIN_S = 600.0  # at gaps that found no room, or were given up for now
 PART_BYTES = 8 * 1024
+SUBSCRIBE_S = 15.0  # from a listing to our subscription; the exchange may take 10 s to acknowledge
 QUESTS_MAX = 10_000  # under way; further gaps wait in the window, where they are known anyway
 
-Quest = Gap | Successors
+Quest = Gap | Successors | First
 GapKey = tuple[int, str, int, int, int]
 """Chunk, asset, era, first and last id as told."""
 Sleep = Callable[[float], Awaitable[None]]
@@ -53,7 +54,7 @@ class Backfill:
         self._trades_max = trades_max
         self._sleep = sleep
         self._gaps: deque[Gap] = deque()  # the newest last, and asked first
-        self._successors: deque[Successors] = deque()
+        self._successors: deque[Successors | First] = deque()
         self._later: list[tuple[float, int, Quest]] = []  # by when they may be asked again
         self._under_way: dict[Quest, GapKey] = {}
         self._given_up: set[GapKey] = set()  # said once, not at each look
@@ -80,6 +81,7 @@ class Backfill:
             ledger = chunk.pipeline.ledger
             for gap in ledger.take_gaps():
                 self._add_gap(chunk, *gap)
+            self._ask_for_the_listed(ledger)
             if chunk.legs.up:
                 self._ask_for_successors(ledger)
             if self._now_s() - self._looked_s.get(chunk.number, 0.0) >= LOOK_AGAIN_S:
@@ -88,6 +90,15 @@ class Backfill:
                 for gap in ledger.open_gaps():
                     if (chunk.number, *gap[:4]) not in known:
                         self._add_gap(chunk, *gap)
+
+    def _ask_for_the_listed(self, ledger: ChunkLedger) -> None:
+        heard_s = self._now_s() + SUBSCRIBE_S
+        for asset, known in ledger.take_listed():
+            trades_max = self._exchange.rules.past_trades
+            if known is None:
+                self._successors.append(First(ledger, asset, trades_max, heard_s))
+            else:
+                self._successors.append(Successors(ledger, asset, known, trades_max, heard_s))
 
     def _ask_for_successors(self, ledger: ChunkLedger) -> None:
         """Of all that nobody listened to, the most active first: those that traded last."""

@@ -99,7 +99,7 @@ class Chunk:
             )
         log = logger.bind(chunk=number)
         connected: set[int] = set()
-        news = News(number, pipeline, instruments)
+        news = News(number, pipeline, instruments, first_id_known=exchange.by_channel)
 
         def connect(leg: int, streams: Sequence[str]) -> Connection:
             def listen(control: Connection) -> FeedHandler:
@@ -131,7 +131,8 @@ class Chunk:
             number, settings.feed.legs, exchange.streams(listed), connect, limits, tell,
             lambda: Backoff(random), blocked_is_fatal=blocked_is_fatal, deaf=pipeline.ledger.go_deaf,
             rollover_s=settings.feed.rollover_hours * 3_600.0, streams_of=streams_of,
-            newest_ms=pipeline.newest_ms, lag_alarm_ms=settings.feed.lag_alarm_ms,
+            newest_ms=pipeline.newest_ms, has_ended=lambda instrument: pipeline.has_ended(instruments.name(instrument)),
+            lag_alarm_ms=settings.feed.lag_alarm_ms,
         )  # fmt: skip
         log.bind(event="chunk_open").info(f"chunk of {len(legs.streams)} streams, {len(instruments)} instruments with its former ones")
         return cls(number, pipeline, legs, exchange, news)

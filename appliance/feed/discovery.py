@@ -10,8 +10,6 @@ from appliance.feed.backoff import Backoff
 from appliance.feed.limits import Door, Limits
 from appliance.feed.worker import Listing, RestWorker
 
-AGAIN_S = 600.0  # a new listing is collected after this long at the latest
-
 Sleep = Callable[[float], Awaitable[None]]
 
 
@@ -26,14 +24,17 @@ class Discovery:
         backoff: Backoff,
         include: Sequence[str],
         exclude: Sequence[str],
+        again_s: float,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
+        """`again_s`: from one list to the next question; a new listing is collected after this long at the latest."""
         self._exchange = exchange
         self._worker = worker
         self._limits = limits
         self._backoff = backoff
         self._include = include
         self._exclude = exclude
+        self._again_s = again_s
         self._sleep = sleep
         self._log = logger.bind(exchange=exchange.name)
 
@@ -49,7 +50,7 @@ class Discovery:
                 await self._sleep(delay_s)
             else:
                 self._backoff.reset()
-                await self._sleep(AGAIN_S)
+                await self._sleep(self._again_s)
 
     async def _ask(self) -> Listing | Refusal:
         if (ban_s := self._limits.banned_s(Door.REST)) > 0:  # of an earlier process, perhaps (T8)

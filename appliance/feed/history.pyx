@@ -56,11 +56,14 @@ class Restored:
     holes: list[tuple[int, int]]
 
 
-def snapshot(Window window, str exchange, int chunk) -> list[bytes]:
-    """The payloads of one snapshot: every instrument that has traded and may trade again, some to a record."""
+def snapshot(Window window, str exchange, int chunk, bint with_ended=False) -> list[bytes]:
+    """The payloads of one snapshot: every instrument that has traded and may trade again, some to a record.
+
+    `with_ended`: also those that have ended, where an exchange lists them again, their ids going on.
+    """
     parts, part, size = [], [], 0
     for instrument in range(window.count):
-        if window.is_over(instrument):
+        if window.is_over(instrument) and not with_ended:
             continue
         state = window.snapshot(instrument)
         if state.endswith(NEVER_TRADED):
@@ -245,7 +248,10 @@ cdef class Replay:
             if self.adopt or record["asset"] in self.instruments:
                 instrument = self.instruments.add(record["asset"], record["kind"])
                 self.window.grow()
-                self.window.listed(instrument)
+                if "since_ts_ms" in record:
+                    self.window.listed_since(instrument, record["since_ts_ms"])
+                else:
+                    self.window.listed(instrument)
             return
         if record["asset"] not in self.instruments:
             return

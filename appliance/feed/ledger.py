@@ -32,6 +32,9 @@ class ChunkLedger:
         self._gaps: list[tuple[str, int, int, int, float]] = []
         self._given_up: dict[tuple[str, int], Intervals] = {}
         self._deaf_since: list[tuple[str, int | None]] = []
+        # Those of an earlier run whose first trades were not settled are asked for again.
+        self._listed = [name for number, name in enumerate(window.instruments.names()) if window.is_new(number)]
+        self._unheard: set[str] = set()
         self.go_deaf()
 
     def gap_told(self, instrument: int, era: int, from_id: int, to_id: int, detected_ns: int) -> None:
@@ -63,6 +66,25 @@ class ChunkLedger:
         """The instruments as they were when nobody was left to listen, with their last ids; once."""
         deaf, self._deaf_since = self._deaf_since, []
         return deaf
+
+    def listed(self, asset: str) -> None:
+        """It trades for the first time, or again."""
+        if asset not in self._listed:
+            self._listed.append(asset)
+
+    def take_listed(self) -> list[tuple[str, int | None]]:
+        """Those listed since the last call, and those whose first trade has come since, with their last ids; None: not traded before."""
+        heard = [asset for asset in self._unheard if self.highest(asset) is not None]
+        self._unheard.difference_update(heard)
+        listed, self._listed = [*self._listed, *heard], []
+        found = self._window.instruments.find
+        return [(asset, None if self._window.is_new(found(asset)) else self.highest(asset)) for asset in listed]
+
+    def await_first(self, asset: str) -> None:
+        self._unheard.add(asset)
+
+    def begins(self, asset: str) -> None:
+        self._window.begins(self._window.instruments.find(asset))
 
     def _assets(self) -> list[str]:
         """Names of all instruments that may trade, those that traded last first."""

@@ -205,6 +205,7 @@ class Legs:
         rollover_s: float = 0.0,
         streams_of: Callable[[int], tuple[str, Sequence[str]]] = lambda instrument: (str(instrument), ()),
         newest_ms: Callable[[], int] = lambda: 0,
+        has_ended: Callable[[int], bool] = lambda instrument: False,
         lag_alarm_ms: int = 5_000,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
@@ -222,7 +223,7 @@ class Legs:
         self.log = logger.bind(chunk=chunk)
         self.lag = Lag[Connection](lag_alarm_ms)
         """How late trades come."""
-        self._watch = Watch(self, streams_of, newest_ms, sleep, chunk, self.lag)
+        self._watch = Watch(self, streams_of, newest_ms, sleep, chunk, self.lag, has_ended)
         self.rolling_over = asyncio.Lock()
         """Held by the leg whose connection is being replaced for its age."""
         self._legs = [Leg(number, self, backoff(), rollover_s * (1.0 - ROLLOVER_SPREAD * number / legs)) for number in range(legs)]

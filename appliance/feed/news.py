@@ -15,7 +15,9 @@ RESERVED = {"record", "exchange", "chunk", "event"}
 class News:
     """Told by every leg, written down once. Loop thread only, between socket reads."""
 
-    def __init__(self, chunk: int, pipeline: Pipeline, instruments: Instruments) -> None:
+    def __init__(self, chunk: int, pipeline: Pipeline, instruments: Instruments, *, first_id_known: bool = True) -> None:
+        """`first_id_known`: the ids of what is listed begin at 1, and nothing is listed twice; else its first trades are asked for."""
+        self._first_id_known = first_id_known
         self._pipeline = pipeline
         self._instruments = instruments
         # Of these it is no news that they are listed: of an earlier run, or on the exchange's list.
@@ -25,6 +27,11 @@ class News:
         self._states: dict[str, str] = {}
         self._announced: dict[tuple[str, object], object] = {}
         self._log = logger.bind(chunk=chunk)
+
+    def begin_late(self) -> None:
+        """Its chunk begins while others run: what has never traded here was listed since the list before."""
+        self._known = {name for name in self._known if self._pipeline.has_traded(name)}
+        self._list_was_had = True
 
     def hear(self, news: InstrumentChanged | Announced) -> None:
         if isinstance(news, InstrumentChanged):
@@ -36,16 +43,19 @@ class News:
             self._log.bind(event=news.event).warning(f"the exchange says: {dict(news.fields)}")
             self._pipeline.status(news.event, **{name: value for name, value in news.fields.items() if name not in RESERVED})
 
-    def take_list(self, listed: Mapping[str, str]) -> None:
-        """All names that the exchange lists now, with the kinds of those that are wanted.
+    def take_list(self, listed: Mapping[str, str], since_ms: int = 0) -> None:
+        """All names that the exchange lists now, with the kinds of those that are wanted. `since_ms`: the time of the list before this one.
 
         What it has and the last one had not was listed meanwhile, even if no leg heard of it; what we have and it has not has ended.
         """
-        for name in self._known - listed.keys() - self._ended:
-            self._end(name, "not listed")
-        if self._list_was_had:
-            for name in listed.keys() - self._known:
-                self._list(name, listed[name])
+        for name in sorted(self._known - listed.keys() - self._ended):
+            # Of an earlier run may be names that have their place and nothing else.
+            if self._list_was_had or self._pipeline.has_traded(name):
+                self._end(name, "not listed")
+        for name in sorted(listed):
+            is_new = self._list_was_had and name not in self._known
+            if is_new or (not self._first_id_known and name in self._known and self._pipeline.has_ended(name)):
+                self._list(name, listed[name], since_ms)
         self._known = set(listed)
         self._list_was_had = True
 
@@ -60,9 +70,16 @@ class News:
         elif news.ends and news.name not in self._ended:
             self._end(news.name, news.state)
 
-    def _list(self, name: str, kind: str) -> None:
+    def _list(self, name: str, kind: str, since_ms: int = 0) -> None:
         self._known.add(name)
+        self._ended.discard(name)
         if not self._is_wanted(name):
+            return
+        if not self._first_id_known:
+            # Its record first: at a start the trades behind it find that their beginning is not known.
+            self._pipeline.status(LISTED, asset=name, kind=kind, since_ts_ms=since_ms)
+            self._pipeline.list_since(name, kind, since_ms)
+            self._log.bind(event=LISTED).info(f"{name} ({kind}) was listed")
             return
         # Before the record is written: a trade that comes between must find the baseline.
         self._pipeline.list_new(name, kind)

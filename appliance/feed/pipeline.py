@@ -49,11 +49,13 @@ class Pipeline:
         legs: int,
         capacity_bytes: int,
         gap_grace_ms: int,
+        lists_again: bool = False,
     ) -> None:
         self.store = store
         self.exchange = exchange
         self.chunk = chunk
         self._window = window
+        self._lists_again = lists_again
         self._grace_ns = gap_grace_ms * 1_000_000
         self._pressure = Pressure(store, legs, capacity_bytes)
         self._holes: deque[tuple[int, int, str]] = deque(maxlen=HOLES_REPEATED)
@@ -94,7 +96,10 @@ class Pipeline:
             ) from error
         finally:
             ring.close()
-        pipeline = cls(store, window, decoder, exchange, chunk, legs=legs, capacity_bytes=options.capacity_bytes, gap_grace_ms=gap_grace_ms)
+        pipeline = cls(
+            store, window, decoder, exchange, chunk,
+            legs=legs, capacity_bytes=options.capacity_bytes, gap_grace_ms=gap_grace_ms, lists_again=not adopt,
+        )  # fmt: skip
         store.start()
         went_lossy = not store.await_room(options.capacity_bytes // 2, START_ROOM_S)
         pipeline._append(
@@ -125,6 +130,21 @@ class Pipeline:
         instrument = self._window.instruments.add(name, kind)
         self._window.grow()
         self._window.listed(instrument, unix_ns())
+
+    def list_since(self, name: str, kind: str, since_ms: int) -> None:
+        """Take an instrument that was listed after this exchange time, or again: what was traded before we listen is to be asked for."""
+        instrument = self._window.instruments.add(name, kind)
+        self._window.grow()
+        self._window.listed_since(instrument, since_ms)
+        self.ledger.listed(name)
+
+    def has_traded(self, name: str) -> bool:
+        return self.ledger.highest(name) is not None
+
+    def has_ended(self, name: str) -> bool:
+        """By the exchange's word, and by no trade since."""
+        found = self._window.instruments.find(name)
+        return found >= 0 and self._window.has_ended(found)
 
     def end(self, name: str) -> bool:
         """An instrument that we have trades no more; False: that was known."""
@@ -265,7 +285,7 @@ class Pipeline:
     def _snapshot(self, turns: bool) -> None:
         """Write all that is known of each instrument, if there is room; `turns`: it begins the next segment."""
         writer = self.store.writer
-        payloads = history.snapshot(self._window, self.exchange.upper(), self.chunk)
+        payloads = history.snapshot(self._window, self.exchange.upper(), self.chunk, self._lists_again)
         # Each part may leave most of a block to padding.
         if writer.room_bytes < (len(payloads) + 1) * BLOCK + sum(map(len, payloads)):
             self._snapshot_due_s = time.monotonic() + SNAPSHOT_AGAIN_S

@@ -31,6 +31,12 @@ class Ledger(Protocol):
     def give_up(self, asset: str, era: int, span: Span, reason: str) -> None:
         """They are not to be had any more."""
 
+    def begins(self, asset: str) -> None:
+        """The exchange has no trade below those that we have."""
+
+    def await_first(self, asset: str) -> None:
+        """It has not traded yet: to be asked for its first trades when it has."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -155,3 +161,40 @@ class Successors:
         self._done = wait_s <= 0 and (asked.from_id is None or known in ids)
         self._ask_newest = True
         return None if self._done else max(wait_s, 0.0)
+
+
+class First:
+    """The first trades of an instrument that was listed while we ran, and what follows them unless a live trade says it first.
+
+    Its first id may be 0 or 1, and what was traded before we listened no live trade tells: the exchange is asked from the lowest on.
+    """
+
+    def __init__(self, ledger: Ledger, asset: str, trades_max: int, heard_s: float) -> None:
+        """`heard_s`: from when on we listen to it."""
+        self.ledger = ledger
+        self._asset = asset
+        self._trades_max = trades_max
+        self._heard_s = heard_s
+        self._late_s = LATE_S_MIN
+        self._successors: Successors | None = None
+        self._done = False
+
+    def question(self) -> Wanted | None:
+        if self._successors is not None:
+            return self._successors.question()
+        return None if self._done else Wanted(self._asset, 0, self._trades_max)
+
+    def answer(self, asked: Wanted, ids: Sequence[int], now_s: float, retained_s: float) -> float | None:
+        if self._successors is not None:
+            return self._successors.answer(asked, ids, now_s, retained_s)
+        heard = self.ledger.highest(self._asset)
+        if ids or (heard is not None and now_s - self._heard_s > retained_s):
+            self.ledger.begins(self._asset)
+            self._successors = Successors(self.ledger, self._asset, heard, self._trades_max, self._heard_s)
+            return 0.0
+        if heard is None and now_s - self._heard_s > CAUGHT_UP_S:
+            self._done = True
+            self.ledger.await_first(self._asset)
+            return None
+        delay_s, self._late_s = self._late_s, min(2 * self._late_s, LATE_S_MAX)
+        return delay_s

@@ -138,7 +138,7 @@ class Watch:
     """Of one chunk. Loop thread only.
 
     `streams_of`: the streams that carry an instrument, and its name. `newest_ms`: exchange time of the newest trade,
-    whoever brought it.
+    whoever brought it. `has_ended`: an instrument trades no more.
     """
 
     def __init__(
@@ -149,9 +149,11 @@ class Watch:
         sleep: Callable[[float], Awaitable[None]],
         number: int,
         lag: Lag[Connection],
+        has_ended: Callable[[int], bool] = lambda instrument: False,
     ) -> None:
         self._chunk = chunk
         self._lag = lag
+        self._has_ended = has_ended
         self._lagging_s = 0.0
         self._lagging_due_s = 0.0
         self._replaced_s: dict[int, float] = {}  # by leg, in seconds watched
@@ -233,6 +235,7 @@ class Watch:
                 self._ask_again(one, heard, lagging, "dead_subscription")
             elif not others:
                 fallen = heard.laggards.fallen_silent(RHYTHM_IDS, RHYTHM_STEPS, RHYTHM_INTERVALS)
+                fallen = [instrument for instrument in fallen if not self._has_ended(instrument)]
                 if fallen:
                     self._ask_again(one, heard, fallen, "quiet_instrument_or_dead_subscription")
 

@@ -69,6 +69,7 @@ cdef struct Sequence:
     uint32_t previous_era
     bint ended                       # trades no more, by the exchange's word
     int64_t ended_highest            # `highest` when it said so
+    int64_t listed_ms                # it was listed while we ran, and not before this exchange time; its first id is not known. 0: else
 
 
 cdef class Window:

@@ -112,6 +112,32 @@ cdef class Window:
         elif 0 < sequence.baseline <= LISTED_IDS:
             self.lower_baseline(instrument, 0, 0, now_ns)
 
+    def listed_since(self, int32_t instrument, int64_t since_ms) -> None:
+        """It trades again, or for the first time, and did not at this exchange time. Of one without trades all since then are wanted,
+        also those below the first that comes, until `begins` says that there are no others.
+        """
+        cdef Sequence* sequence
+        self.check(instrument)
+        sequence = &self.sequences[instrument]
+        sequence.ended = False
+        if sequence.baseline == NONE:
+            sequence.listed_ms = max(since_ms, <int64_t>1)
+
+    def begins(self, int32_t instrument) -> None:
+        """Below what we have of it there is nothing."""
+        self.check(instrument)
+        self.sequences[instrument].listed_ms = 0
+
+    def is_new(self, int32_t instrument) -> bool:
+        """Whether it was listed while we ran, and `begins` was not said yet."""
+        self.check(instrument)
+        return self.sequences[instrument].listed_ms != 0
+
+    def has_ended(self, int32_t instrument) -> bool:
+        """By the exchange's word, and by no trade since."""
+        self.check(instrument)
+        return self.sequences[instrument].ended and self.sequences[instrument].highest == self.sequences[instrument].ended_highest
+
     def end(self, int32_t instrument) -> bool:
         """By the exchange's word it trades no more; False: known. A trade that comes all the same is judged as ever, and revives it."""
         cdef Sequence* sequence
@@ -156,7 +182,9 @@ cdef class Window:
             return False
         sequence = &self.sequences[trade.instrument]
         if sequence.baseline == NONE or trade.sequence_id > sequence.highest:
-            return True
+            return trade.exchange_ts_ms >= sequence.listed_ms
+        if trade.sequence_id < sequence.baseline:
+            return 0 < sequence.listed_ms <= trade.exchange_ts_ms
         return self.hole_of(trade.instrument, trade.sequence_id) != NONE
 
     cdef Verdict judge(self, TradeFields* trade, int64_t now_ns) noexcept nogil:
@@ -210,7 +238,7 @@ cdef class Window:
         cdef Copy* first
         cdef int32_t number
         if trade_id < sequence.baseline:
-            if not in_window:
+            if not in_window and sequence.listed_ms == 0:
                 return BEFORE_BASELINE
             self.lower_baseline(instrument, trade_id, fingerprint, now_ns)
             return LATE
@@ -249,7 +277,8 @@ cdef class Window:
             sequence.unreported += 1
             self.missing_ids += sequence.baseline - 1 - trade_id
         sequence.baseline = trade_id
-        self.mark(instrument, trade_id, fingerprint)
+        if trade_id > sequence.highest - WINDOW_IDS:
+            self.mark(instrument, trade_id, fingerprint)
 
     cdef Verdict admit_previous(self, int32_t instrument, int64_t trade_id, int64_t now_ns) noexcept nogil:
         """A slow leg still brings trades from before the ids began again; what is missing of those stays the gap it is."""
@@ -611,6 +640,8 @@ cdef class Window:
         state = {"asset": self.instruments.name(instrument), "kind": self.instruments.kind(instrument), "era": sequence.era}
         if sequence.baseline == NONE:
             state["baseline"] = None
+            if sequence.listed_ms:
+                state["listed_ms"] = sequence.listed_ms
             return json.dumps(state, ensure_ascii=False, separators=(",", ":")).encode()
         holes = &self.hole_lists[instrument * HOLES_MAX]
         memset(bits, 0, sizeof(bits))
@@ -628,6 +659,8 @@ cdef class Window:
         ]
         if sequence.ended and sequence.highest == sequence.ended_highest:
             state["ended"] = True
+        if sequence.listed_ms:
+            state["listed_ms"] = sequence.listed_ms
         if sequence.last_era:
             state["eras"] = {
                 "last": sequence.last_era,
@@ -658,6 +691,7 @@ cdef class Window:
         memset(&self.copies[instrument * WINDOW_IDS], 0, WINDOW_IDS * sizeof(Copy))
         sequence.baseline = NONE
         sequence.era = sequence.last_era = state["era"]
+        sequence.listed_ms = state.get("listed_ms", 0)
         if state["baseline"] is None:
             return instrument
         if len(state["holes"]) > HOLES_MAX:

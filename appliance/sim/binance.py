@@ -1,7 +1,8 @@
 """The local Binance: what it lists, prints and allows, as bytes in and bytes out."""
 
 from collections import deque
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 from random import Random
 from urllib.parse import unquote
 
@@ -15,9 +16,9 @@ from appliance.sim.binance_rest import NOT_FOUND, BinanceRest, error, faulty
 from appliance.sim.binance_session import Audience, BinanceSession
 from appliance.sim.capture import CaptureFeed, Recording, read_maybe_zstd
 from appliance.sim.dialect import Dialect, Feed, Frames, Printed, Reply, Request, Session, Setup
-from appliance.sim.faults import Faults, Kind, Schema, Strikes, Upgrade
+from appliance.sim.faults import Delisted, Faults, Kind, Listed, Schema, Strikes, Upgrade
 from appliance.sim.render import Renderer
-from appliance.sim.synthetic import SyntheticFeed
+from appliance.sim.synthetic import Plan, SyntheticFeed
 from appliance.sim.tape import Tape
 
 
@@ -35,8 +36,47 @@ def assemble(setup: Setup) -> tuple[Dialect, Feed]:
     if not names:
         raise ConfigError(f"--exchange-info {setup.listing}: lists no spot symbol that trades")
     tape = Tape(len(names), setup.seed, remember=faults.limits.retained_trades)
-    synthetic = SyntheticFeed(tape, names, rate=setup.rate, count=setup.count, start_after=setup.start_after, faults=faults)
-    return Binance(listing, synthetic, tape, faults, strikes, setup.seed), synthetic
+    plans = [*_listings(names, listing, tape, faults), *_delistings(names, listing, tape, faults)]
+    synthetic = SyntheticFeed(tape, names, rate=setup.rate, count=setup.count, start_after=setup.start_after, faults=faults, plans=plans)
+    return Binance(listing, synthetic, tape, faults, strikes, setup.seed, names), synthetic
+
+
+def _listings(names: list[str], listing: Listing, tape: Tape, faults: Faults) -> list[Plan]:
+    """Listed and traded in the same moment: whoever follows the list has missed the first trades."""
+    plans = []
+    for fault in faults.all(Listed):
+        name = _named(names, "listing", fault.symbol)
+        listing.withhold(name)
+        tape.close(names.index(name))
+        plans += [
+            Plan(fault.after, partial(tape.begin, names.index(name), fault.first_id)),
+            Plan(fault.after, partial(listing.trade, name)),
+        ]
+    return plans
+
+
+def _delistings(names: list[str], listing: Listing, tape: Tape, faults: Faults) -> list[Plan]:
+    plans = []
+    for fault in faults.all(Delisted):
+        name = _named(names, "delisting", fault.symbol)
+        plans += [
+            Plan(fault.after, partial(tape.close, names.index(name))),
+            Plan(fault.after, partial(listing.withhold if fault.gone else listing.halt, name)),
+        ]
+        if fault.again:
+            plans += [
+                Plan(fault.after + fault.again, partial(tape.resume, names.index(name))),
+                Plan(fault.after + fault.again, partial(listing.trade, name)),
+            ]
+    return plans
+
+
+def _named(names: list[str], fault: str, name: str) -> str:
+    if len(names) < 2:
+        raise ConfigError(f"--fault {fault}: needs a symbol beside it that trades; take --symbols 2 or more")
+    if name and name not in names:
+        raise ConfigError(f"--fault {fault}: no symbol {name!r}; there are {', '.join(names[:5])}, …")
+    return name or names[-1]
 
 
 def _recorded_listing(setup: Setup) -> Listing:
@@ -52,13 +92,23 @@ def _recorded_listing(setup: Setup) -> Listing:
 class Binance:
     """One exchange with its REST endpoints and its websocket connections."""
 
-    def __init__(self, listing: Listing, printed: Printed, tape: Tape | None, faults: Faults, strikes: Strikes, seed: int) -> None:
+    def __init__(
+        self,
+        listing: Listing,
+        printed: Printed,
+        tape: Tape | None,
+        faults: Faults,
+        strikes: Strikes,
+        seed: int,
+        names: Sequence[str] | None = None,
+    ) -> None:
+        """`names`: by the index that the tape gives their trades; None: those that trade now."""
         self.strikes = strikes
         self._rest = BinanceRest(listing, printed, faults, strikes)
         self._tape = tape
         self._faults = faults
         self._random = Random(seed)
-        self._names = listing.trading()
+        self._names = listing.trading() if names is None else list(names)
         self._symbols = {f"{name.lower()}@trade": i for i, name in enumerate(self._names)}
         self._connects: dict[str, deque[float]] = {}
         self._opened = 0

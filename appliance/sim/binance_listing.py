@@ -32,9 +32,28 @@ class Listing:
     def __init__(self, symbols: Sequence[Symbol], body: dict[str, Any] | None = None) -> None:
         self._symbols = {str(symbol["symbol"]): symbol for symbol in symbols}
         self._frame = {key: value for key, value in (body or _frame()).items() if key != "symbols"}
+        self._unlisted: set[str] = set()
+        self.changes = 0
+        """So often it has become another list."""
 
     def __contains__(self, name: object) -> bool:
-        return name in self._symbols
+        return name in self._symbols and name not in self._unlisted
+
+    def withhold(self, name: str) -> None:
+        """Not on the list before `trade` says so."""
+        self._unlisted.add(name)
+        self.changes += 1
+
+    def trade(self, name: str) -> None:
+        """It trades from now on."""
+        self._unlisted.discard(name)
+        self._symbols[name] = self._symbols[name] | {"status": "TRADING"}
+        self.changes += 1
+
+    def halt(self, name: str) -> None:
+        """It is listed, and trades no more."""
+        self._symbols[name] = self._symbols[name] | {"status": "BREAK"}
+        self.changes += 1
 
     def trading(self) -> list[str]:
         """The names of all spot symbols that trade now."""
@@ -52,7 +71,9 @@ class Listing:
             chosen = (
                 symbol
                 for symbol in self._symbols.values()
-                if (wanted.status is None or symbol.get("status") == wanted.status) and _groups(symbol) & wanted.groups
+                if symbol["symbol"] not in self._unlisted
+                and (wanted.status is None or symbol.get("status") == wanted.status)
+                and _groups(symbol) & wanted.groups
             )
         for symbol in chosen:
             yield symbol if wanted.show_sets or "permissionSets" not in symbol else symbol | {"permissionSets": []}

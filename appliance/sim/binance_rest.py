@@ -79,6 +79,7 @@ class BinanceRest:
         self._limits: Limits = faults.limits
         self._weights = Weights(self._limits.weight_per_minute, self._limits.ban_s)
         self._bodies: dict[Filter, bytes] = {}
+        self._changes = 0
         self._routes: dict[str, tuple[int, Callable[[Mapping[str, str], int, float], bytes]]] = {
             "/api/v3/ping": (1, self._ping),
             "/api/v3/time": (1, self._time),
@@ -117,6 +118,9 @@ class BinanceRest:
     def _exchange_info(self, query: Mapping[str, str], unit: int, now_s: float) -> bytes:
         wanted = self._filter(query)
         # Asked for again and again by many: made once a question. Its serverTime is that of the first time.
+        if self._changes != self._listing.changes:
+            self._changes = self._listing.changes
+            self._bodies.clear()
         if wanted not in self._bodies:
             self._bodies[wanted] = self._listing.body(wanted, int(now_s * 1_000))
         return self._bodies[wanted]

@@ -202,10 +202,21 @@ class Maintenance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """Deribit, synthetic only: after so many trades an instrument (symbol; none: the last) is listed; its first trade_seq is 1."""
+    """Synthetic only: after so many trades an instrument (symbol; none: the last) is listed; its first id is first_id (Deribit's: 1)."""
 
     after: int = 1_000
     symbol: str = ""
+    first_id: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delisted:
+    """Binance, synthetic only: after so many trades a symbol (none: the last) is halted, or gone; `again`: so many later it trades."""
+
+    after: int = 1_000
+    symbol: str = ""
+    gone: bool = False
+    again: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,6 +304,7 @@ NAMES: dict[str, type[Any]] = {
     "drop_channel": DropChannel,
     "maintenance": Maintenance,
     "listing": Listed,
+    "delisting": Delisted,
     "expiry": Expiry,
     "settlement": Settlement,
     "late_reply": LateReply,

@@ -202,12 +202,12 @@ cdef class Tape:
         """It trades again, ids going on."""
         self.symbols[symbol].closed = False
 
-    def begin(self, int symbol) -> None:
-        """It trades from now on, and its first trade has id 1. Not for one that has traded."""
+    def begin(self, int symbol, int64_t first_id=1) -> None:
+        """It trades from now on, and its first trade has this id. Not for one that has traded."""
         cdef TapeSymbol* listed = &self.symbols[symbol]
         if listed.next_id != listed.first_id:
             raise ValueError(f"symbol {symbol} has traded")
-        listed.first_id = listed.next_id = 1
+        listed.first_id = listed.next_id = first_id
         listed.closed = False
 
     def tick_e8(self, int symbol) -> int:

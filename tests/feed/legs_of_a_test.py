@@ -58,10 +58,12 @@ class Chunk:
         self.limits = Limits(directory, rules, self.time)
         self.url = url
         self.newest_ms = 0
+        self.ended: set[int] = set()
         self.legs = Legs(
             0, legs, STREAMS, self.connect, self.limits, self.tell, lambda: Backoff(lambda: 0.9),
             blocked_is_fatal=lambda: fatal, rollover_s=rollover_s, sleep=self.time.sleep,
             streams_of=lambda instrument: (SYMBOLS[instrument], [STREAMS[instrument]]), newest_ms=lambda: self.newest_ms,
+            has_ended=lambda instrument: instrument in self.ended,
             deaf=lambda: self.events.append(("deaf", {})),
         )  # fmt: skip
 

@@ -97,3 +97,44 @@ def test_what_two_legs_announce_of_two_subjects_is_written_down_once_each(feed: 
         for index in ("sol_usdc", "xrp_usdc"):
             feed.news.hear(Announced("platform_state", {"price_index": index, "locked": True}, index))
     assert feed.told() == [("platform_state", "")] * 2
+
+
+class Listed(Feed):
+    """A chunk of an exchange that only its list tells of."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.news = News(0, self.pipeline, self.instruments, first_id_known=False)
+
+
+def test_by_lists_alone_a_symbol_is_listed_ended_and_listed_again_each_once(tmp_path: Path) -> None:
+    feed = Listed(tmp_path)
+    feed.news.take_list({OLD: "Option"})
+    for listed in ({OLD: "Option", NEW: "Option"}, {NEW: "Option"}, {OLD: "Option", NEW: "Option"}):
+        for _ in range(2):
+            feed.news.take_list(listed, 1)
+            feed.pipeline.add(listed.items())
+        feed.trade(NEW, 7)
+        if OLD in listed:
+            feed.trade(OLD, 9)
+    told = [one for one in feed.told() if one[0] in ("listed", "ended")]
+    assert told == [("listed", NEW), ("ended", OLD), ("listed", OLD)]
+
+
+def test_what_a_chunk_that_begins_late_has_was_listed_since(tmp_path: Path) -> None:
+    feed = Listed(tmp_path)
+    feed.pipeline.add([(NEW, "Option"), (OLD, "Option")])
+    feed.trade(OLD, 9)
+    feed.news = News(0, feed.pipeline, feed.instruments, first_id_known=False)
+    feed.news.begin_late()
+    feed.news.take_list({NEW: "Option", OLD: "Option"}, 1)
+    assert [one for one in feed.told() if one[0] == "listed"] == [("listed", NEW)]
+
+
+def test_names_that_have_their_place_and_nothing_else_are_not_ended_at_each_start(tmp_path: Path) -> None:
+    feed = Listed(tmp_path)
+    feed.pipeline.add([(NEW, "Option"), (OLD, "Option")])
+    feed.trade(OLD, 9)
+    feed.news = News(0, feed.pipeline, feed.instruments, first_id_known=False)
+    feed.news.take_list({})
+    assert [one for one in feed.told() if one[0] == "ended"] == [("ended", OLD)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.feed.quest import CAUGHT_UP_S, Gap, Span, Successors, Wanted
+from appliance.feed.quest import CAUGHT_UP_S, First, Gap, Span, Successors, Wanted
 
 PER_REPLY = 10
 RETAINED_S = 1_000.0
@@ -39,6 +39,8 @@ class Book:
     settled: set[int] = field(default_factory=set)
     given_up: list[Span] = field(default_factory=list)
     evidence: list[tuple[Span, int, int]] = field(default_factory=list)
+    begun: bool = False
+    awaited: bool = False
 
     def missing(self, asset: str, era: int, span: Span) -> list[Span]:
         ids = [one for one in range(span[0], span[1] + 1) if one not in self.held and one not in self.settled]
@@ -63,8 +65,14 @@ class Book:
     def give_up(self, asset: str, era: int, span: Span, reason: str) -> None:
         self.given_up.append(span)
 
+    def begins(self, asset: str) -> None:
+        self.begun = True
 
-def pursue(quest: Gap | Successors, exchange: Exchange, book: Book, begins_s: float = 0.0) -> float:
+    def await_first(self, asset: str) -> None:
+        self.awaited = True
+
+
+def pursue(quest: Gap | Successors | First, exchange: Exchange, book: Book, begins_s: float = 0.0) -> float:
     """Until there is nothing to ask; when that was."""
     now_s = begins_s
     for _ in range(2_000):
@@ -158,3 +166,25 @@ def test_a_trade_that_comes_between_two_answers_is_not_said_never_to_have_been()
     pursue(quest, exchange, book)
     assert book.settled == set()
     assert book.missing("X", 0, (15, 16)) == []
+
+
+def test_a_listing_is_asked_from_the_lowest_id_on_and_then_for_what_follows() -> None:
+    exchange, book = Exchange(set(range(35))), Book(set())
+    pursue(First(book, "NEW", PER_REPLY, heard_s=15.0), exchange, book)
+    assert book.held == set(range(35))
+    assert book.begun
+    assert not book.awaited
+
+
+def test_a_listing_whose_first_live_trade_is_known_is_asked_until_the_database_has_its_first() -> None:
+    exchange, book = Exchange(set(range(35)), newest=-1, shown_per_s=0.5), Book({30})
+    pursue(First(book, "NEW", PER_REPLY, heard_s=15.0), exchange, book)
+    assert 0 in book.held
+    assert book.begun
+
+
+def test_a_listing_that_has_not_traded_is_awaited() -> None:
+    exchange, book = Exchange(set()), Book(set())
+    assert pursue(First(book, "NEW", PER_REPLY, heard_s=15.0), exchange, book) > 15.0 + CAUGHT_UP_S
+    assert book.awaited
+    assert not book.begun

@@ -16,7 +16,7 @@ from appliance.exchanges.binance import EXCHANGE
 from appliance.exchanges.exchange import Refusal, Trouble
 from appliance.feed import tls
 from appliance.feed.backoff import Backoff
-from appliance.feed.discovery import AGAIN_S, Discovery
+from appliance.feed.discovery import Discovery
 from appliance.feed.limits import Limits
 from appliance.feed.rest import Rest
 from appliance.feed.worker import Listing, RestWorker
@@ -211,7 +211,7 @@ def conversation(directory: Path, clock: Time, *answers: Listing | Refusal) -> t
     async def talk() -> tuple[list[Listing | Refusal], list[float]]:
         worker = Answers(clock, *answers)
         limits = Limits(directory, EXCHANGE.rules, clock)
-        discovery = Discovery(EXCHANGE, worker, limits, Backoff(lambda: 1.0), ["*"], [], clock.sleep)  # type: ignore[arg-type]
+        discovery = Discovery(EXCHANGE, worker, limits, Backoff(lambda: 1.0), ["*"], [], 600.0, clock.sleep)  # type: ignore[arg-type]
         heard: list[Listing | Refusal] = []
         async for answer in discovery.answers():
             heard.append(answer)
@@ -232,7 +232,7 @@ def test_an_exchange_that_is_away_is_asked_again_and_again_at_a_growing_distance
 
 def test_a_list_is_asked_for_again_every_ten_minutes(tmp_path: Path) -> None:
     _, asked_s = conversation(tmp_path, Time(), LISTING, LISTING)
-    assert asked_s[1] - asked_s[0] == AGAIN_S
+    assert asked_s[1] - asked_s[0] == 600.0
 
 
 def test_a_ban_is_waited_out_also_by_the_next_process_which_says_so_without_asking(tmp_path: Path) -> None:

@@ -8,7 +8,20 @@ import pytest
 
 from appliance.clock import unix_ns
 from appliance.feed.lag import LATE_STEPS
-from appliance.feed.watch import ASKED_MAX, LAG_IDS, LAG_STEPS, LAGGING_AGAIN_S, MUTE_S, MUTE_TRADES, SILENT_S_MIN, UNREACHABLE_S, Rhythm
+from appliance.feed.watch import (
+    ASKED_MAX,
+    LAG_IDS,
+    LAG_STEPS,
+    LAGGING_AGAIN_S,
+    MUTE_S,
+    MUTE_TRADES,
+    RHYTHM_IDS,
+    RHYTHM_INTERVALS,
+    RHYTHM_STEPS,
+    SILENT_S_MIN,
+    UNREACHABLE_S,
+    Rhythm,
+)
 from tests.feed.legs_of_a_test import Chunk, alive, chunk
 from tests.feed.scripted import Peer, Server, fact, run, trade, trades
 
@@ -198,6 +211,23 @@ def test_an_instrument_that_one_leg_does_not_bring_is_asked_for_again_and_then_i
             await fact(lambda: one.told("leaving"))
             assert "dead subscription: ETHUSDT" in one.told("leaving")[0]["reason"]
             assert one.told("mute") == []
+
+    run(test)
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_an_instrument_that_trades_no_more_is_not_asked_for_again(tmp_path: Path, ended: bool) -> None:
+    async def test() -> None:
+        async with Server() as server, chunk(server, tmp_path, legs=1) as (one, _):
+            await fact(lambda: len(one.told("subscribed")) == 1)
+            one.ended = {1} if ended else set()
+            for number in range(2):
+                await send(one, server.peers[0], number * RHYTHM_IDS, "ETHUSDT")
+                await one.look()
+            for number in range(RHYTHM_STEPS + RHYTHM_INTERVALS):
+                await send(one, server.peers[0], number)
+                await one.look()
+            assert [told["assets"] for told in one.told("stream_silent")] == ([] if ended else [["ETHUSDT"]])
 
     run(test)
 

@@ -3,6 +3,7 @@
 import json
 import random
 from collections import Counter
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import settings
@@ -472,6 +473,55 @@ def test_news_of_a_listing_say_nothing_of_an_instrument_that_has_traded_for_long
     verdicts(window, [5_000])
     window.listed(0, 50)
     assert window.missing_ids == 0
+
+
+def test_news_of_a_listing_that_come_late_take_no_id_of_the_window_for_seen() -> None:
+    """Id 0 and id 4,096 have the same place in it."""
+    window = window_of("OPTION")
+    verdicts(window, [1, *range(4_000, 4_096), *range(4_097, 5_000)])
+    window.listed(0, 50)
+    assert verdicts(window, [4_096]) == ["LATE"]
+
+
+def past(window: Window, ids: Iterable[int], ts_ms: int) -> list[str]:
+    return [window.offer(0, number, exchange_ts_ms=ts_ms)[0].name for number in ids]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("live", [3, 5_000])
+def test_all_that_a_new_listing_traded_before_it_was_heard_is_wanted(first: int, live: int) -> None:
+    window = window_of("NEW")
+    window.listed_since(0, 1_000)
+    assert past(window, range(live, live + 2_000), 3_000) == 2_000 * ["FIRST"]
+    again = window_of("NEW")
+    again.restore(window.snapshot(0))
+    for one in (window, again):
+        assert past(one, range(first, live), 2_000) == (live - first) * ["LATE"]
+        assert one.missing_ids == 0
+        one.begins(0)
+        assert not one.is_new(0)
+        assert past(one, range(first, live + 2_000), 2_000) == (live + 2_000 - first) * ["DUPLICATE"]
+
+
+def test_a_listing_that_has_not_traded_survives_a_restart() -> None:
+    window = window_of("NEW")
+    window.listed_since(0, 1_000)
+    again = window_of("NEW")
+    again.restore(window.snapshot(0))
+    assert again.is_new(0)
+    assert past(again, [7, 0], 2_000) == ["FIRST", "LATE"]
+
+
+def test_one_that_is_listed_again_goes_on_where_it_was() -> None:
+    window = window_of("OLD")
+    past(window, range(100, 200), 500)
+    window.end(0)
+    assert window.has_ended(0)
+    window.listed_since(0, 1_000)
+    assert not window.has_ended(0)
+    assert not window.is_new(0)
+    assert past(window, [202], 2_000) == ["FIRST"]
+    assert window.missing_ids == 2
 
 
 def test_what_has_ended_is_over_when_nothing_of_it_is_missing_and_lives_when_it_trades_again() -> None:

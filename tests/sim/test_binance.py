@@ -300,3 +300,14 @@ def test_upgrades_are_refused_by_a_fault(status: int) -> None:
 
 def test_an_upgrade_may_never_be_answered() -> None:
     assert upgrade(exchange("upgrade:answer=timeout")[0], "/ws") is None
+
+
+# Listings
+
+
+@pytest.mark.parametrize("fault", ["listing:symbol=NONE", "delisting:symbol=NONE"])
+def test_a_listing_of_what_there_is_not_is_refused(fault: str) -> None:
+    with pytest.raises(ConfigError, match="no symbol 'NONE'"):
+        exchange(fault)
+    with pytest.raises(ConfigError, match="needs a symbol beside it"):
+        exchange(fault, symbols=1)

@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -501,3 +502,55 @@ def test_a_good_certificate_is_good_for_its_own_authority_alone() -> None:
             urllib.request.urlopen(exchange.rest_url + "/api/v3/ping", timeout=10)
     assert exchange.ca_file is not None
     assert not exchange.ca_file.exists(), "gone with it"
+
+
+def rest(exchange: LocalExchange, target: str) -> Any:
+    with urllib.request.urlopen(f"{exchange.rest_url}/api/v3/{target}", timeout=10) as reply:
+        return json.load(reply)
+
+
+def lists(exchange: LocalExchange, name: str) -> bool:
+    symbols = rest(exchange, "exchangeInfo?permissions=SPOT&symbolStatus=TRADING")["symbols"]
+    return name in {symbol["symbol"] for symbol in symbols}
+
+
+@pytest.mark.parametrize("first_id", [0, 1])
+def test_a_symbol_is_listed_and_trades_from_its_first_id_on(first_id: int) -> None:
+    flags = [
+        "--symbols",
+        "3",
+        "--rate",
+        "5000",
+        "--fault",
+        f"listing:after=5000,symbol=ETHUSDT,first_id={first_id}",
+        "--fault",
+        "rest_lag_ms=0",
+    ]
+    with local_exchange(*flags) as exchange:
+        assert not lists(exchange, "ETHUSDT")
+        with Wire(exchange, path_of(["BTCUSDT"])):
+            exchange.wait(lambda stats: stats["trades_generated"] > 6_000)
+            assert lists(exchange, "ETHUSDT")
+            ids = [row["id"] for row in rest(exchange, "historicalTrades?symbol=ETHUSDT&fromId=0&limit=100")]
+    assert ids == list(range(first_id, first_id + 100))
+
+
+@pytest.mark.parametrize("gone", ["true", "false"])
+def test_a_symbol_is_delisted_and_listed_again_and_its_ids_go_on(gone: str) -> None:
+    fault = f"delisting:after=5000,symbol=ETHUSDT,gone={gone},again=10000"
+    with (
+        local_exchange("--symbols", "3", "--rate", "5000", "--fault", fault, "--fault", "rest_lag_ms=0") as exchange,
+        Wire(exchange, path_of(["BTCUSDT"])),
+    ):
+        exchange.wait(lambda stats: not lists(exchange, "ETHUSDT"))
+        exchange.wait(lambda stats: lists(exchange, "ETHUSDT"))
+        exchange.wait(lambda stats: stats["trades_generated"] > 20_000)
+        newest = rest(exchange, "historicalTrades?symbol=ETHUSDT&limit=1")[0]["id"]
+        first = rest(exchange, "historicalTrades?symbol=ETHUSDT&fromId=0&limit=1")[0]["id"]
+        rows = [
+            row
+            for begin in range(first, newest, 1_000)
+            for row in rest(exchange, f"historicalTrades?symbol=ETHUSDT&fromId={begin}&limit=1000")
+        ]
+    assert max(later["time"] - row["time"] for row, later in pairwise(rows)) > 1_500
+    assert [row["id"] for row in rows[: newest - first]] == list(range(first, newest))
