@@ -15,4 +15,5 @@ cdef class Decoder:
     cdef readonly Instruments instruments
 
     cdef Outcome start(self, const char* payload, Py_ssize_t size, Py_ssize_t readable) noexcept nogil
+    # `trade.instrument` below 0: one that is not known, and for which there is no room.
     cdef bint next(self, TradeFields* trade) noexcept nogil

@@ -28,6 +28,8 @@ cdef class Decoder:
             size = len(payload)
         outcome = self.start(payload, size, len(payload))
         while outcome == TRADES and self.next(&trade):
+            if trade.instrument < 0:
+                continue
             trades.append({
                 "asset": self.instruments.name(trade.instrument),
                 "trade_id": trade.trade_id,

@@ -7,7 +7,7 @@ twice makes the frame malformed. Numbers are kept as written, exponents too.
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
-from appliance.exchanges.decoder cimport MALFORMED, OTHER, TRADES
+from appliance.exchanges.decoder cimport MALFORMED, OTHER, TRADES, UNKNOWN_SYMBOL
 from appliance.exchanges.instruments cimport NAME_BYTES_MAX
 from appliance.exchanges.json_cursor cimport NULL_, NUMBER, STRING, JsonCursor, Token
 from appliance.exchanges.json_index cimport JsonIndex
@@ -223,7 +223,7 @@ cdef class DeribitDecoder(Decoder):
             return MALFORMED
         if not trades or not subscription or self.rows.size() == 0:
             return OTHER
-        return TRADES if self.name_instruments(kind) else MALFORMED
+        return TRADES if self.name_instruments(kind) else UNKNOWN_SYMBOL
 
     cdef bint read_params(self, JsonCursor* cursor, bint* trades, const char** kind) noexcept nogil:
         """Walk the object that the cursor is in. False: broken, or rows that cannot be."""
@@ -376,8 +376,9 @@ cdef class DeribitDecoder(Decoder):
         memcpy(self.tails.data() + at, text, size)
 
     cdef bint name_instruments(self, const char* kind) noexcept nogil:
-        """Find each row's instrument; one that was never seen is learned. False: there is no memory for it."""
+        """Find each row's instrument; one that was never seen is learned, or -1 if there is no room for it. False: no row has one."""
         cdef size_t number
+        cdef size_t unknown = 0
         cdef Row* row
         cdef const char* own
         for number in range(self.rows.size()):
@@ -390,9 +391,8 @@ cdef class DeribitDecoder(Decoder):
             if is_text(own, length(own), b"Future", 6) and is_perpetual(row.name.text, row.name.size):
                 own = b"Perpetual"
             row.trade.instrument = self.instruments.learn(row.name.text, row.name.size, own)
-            if row.trade.instrument < 0:
-                return False
-        return True
+            unknown += row.trade.instrument < 0
+        return unknown < self.rows.size()
 
     cdef bint next(self, TradeFields* trade) noexcept nogil:
         if self.next_row == self.rows.size():

@@ -21,6 +21,7 @@ cdef class Instruments:
     cdef int32_t* slots              # open addressing, -1 is free; at most half full
     cdef uint32_t slots_mask
     cdef list kinds
+    cdef public int32_t names_max    # with so many, no further name that the wire brings is learned
     cdef public object wanted        # a function of the name; None: all are
 
     cdef int32_t lookup(self, const char* name, Py_ssize_t size) noexcept nogil

@@ -3,8 +3,11 @@ from typing import Self
 
 from typing_extensions import disjoint_base
 
+UNLISTED_MAX: int
+
 @disjoint_base
 class Instruments:
+    names_max: int
     wanted: Callable[[str], bool] | None
     @property
     def exchange(self) -> str: ...

@@ -5,6 +5,9 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy
 
+UNLISTED_MAX = 16_384                # names that the wire brings and no list has: a hostile peer can make up more
+
+
 cdef enum:
     PREFIX_BYTES_MAX = 512           # with it a trade's payload stays below codec.TRADE_PAYLOAD_BYTES_MAX
 
@@ -35,6 +38,7 @@ cdef class Instruments:
     def __cinit__(self, str exchange):
         self.exchange = exchange
         self.kinds = []
+        self.names_max = UNLISTED_MAX
 
     def __dealloc__(self):
         cdef int32_t instrument
@@ -67,7 +71,9 @@ cdef class Instruments:
         return self.items[instrument].wanted
 
     cdef int32_t learn(self, const char* name, Py_ssize_t size, const char* kind) noexcept nogil:
-        """Add a name that the wire brought; its index, -1 for one that no record could hold. Takes the GIL, once for each name."""
+        """Add a name that the wire brought; its index, -1 for one that no record could hold, or too many. Takes the GIL, once for each."""
+        if self.count >= self.names_max:
+            return -1
         with gil:
             try:
                 return self.add(name[:size].decode(), kind.decode())

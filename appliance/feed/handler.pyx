@@ -127,6 +127,9 @@ cdef class HotPath:
         # Decoded, and at once claimed: one reading for both, until a further trade of the same message is claimed.
         parse_ns = enqueue_ns = now_ns()
         while self.decoder.next(&trade):
+            if trade.instrument < 0:
+                self.writer.count(C_UNKNOWN_SYMBOL, 1)
+                continue
             if not self.instruments.is_wanted(trade.instrument):
                 self.writer.count(C_FILTERED, 1)
                 continue
@@ -345,6 +348,7 @@ cdef class FeedHandler(WSListener):
             self.path.writer.count(C_MALFORMED, 1)
             outcome = MALFORMED
         else:
+            self.path.writer.count(C_OTHER_FRAMES, 1)
             outcome = OTHER  # ping, pong, close
         if outcome == TRADES or <int>outcome == SPILLED:
             self.trades += 1

@@ -1,11 +1,11 @@
 """What a chunk's exchange tells beside trades: listings, expiries, the state of the platform."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from loguru import logger
 
 from appliance.exchanges.exchange import Announced, InstrumentChanged
-from appliance.exchanges.instruments import Instruments
+from appliance.exchanges.instruments import UNLISTED_MAX, Instruments
 from appliance.feed.history import ENDED, LISTED
 from appliance.feed.pipeline import Pipeline
 
@@ -22,6 +22,9 @@ class News:
         self._instruments = instruments
         # Of these it is no news that they are listed: of an earlier run, or on the exchange's list.
         self._known = set(instruments.names())
+        # The exchange is believed these, and beside them so many names that only the wire brings.
+        self._believed = set(self._known)
+        self._believe(())
         self._list_was_had = False
         self._ended: set[str] = set()
         self._states: dict[str, str] = {}
@@ -58,6 +61,11 @@ class News:
                 self._list(name, listed[name], since_ms)
         self._known = set(listed)
         self._list_was_had = True
+        self._believe(listed)
+
+    def _believe(self, listed: Iterable[str]) -> None:
+        self._believed |= set(listed).intersection(self._instruments.names())
+        self._instruments.names_max = len(self._believed) + UNLISTED_MAX
 
     def _change(self, news: InstrumentChanged) -> None:
         if self._states.get(news.name) == news.state:

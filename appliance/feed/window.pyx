@@ -57,6 +57,13 @@ cdef inline bint was_seen(const Sequence* sequence, int64_t trade_id) noexcept n
     return sequence.seen[(trade_id % WINDOW_IDS) >> 6] >> (trade_id & 63) & 1
 
 
+cdef inline bint was_seen_below(const Sequence* sequence, int64_t trade_id) noexcept nogil:
+    """Of an id below the window: behind a jump of the ids both legs go on there, if it was none."""
+    if not sequence.below_highest - WINDOW_IDS < trade_id <= sequence.below_highest:
+        return False
+    return sequence.below_seen[(trade_id % WINDOW_IDS) >> 6] >> (trade_id & 63) & 1
+
+
 cdef class Window:
     """All instruments of one chunk. Its first loss of exactness is `merged`, its second `events_lost`; both are counted and stay 0."""
 
@@ -208,7 +215,7 @@ cdef class Window:
             trade.era = sequence.previous_era
             return self.admit_previous(trade.instrument, trade_id, now_ns)
         if trade_id <= sequence.highest - WINDOW_IDS and trade.exchange_ts_ms > sequence.highest_ts_ms:
-            if sequence.baseline != NONE and self.hole_of(trade.instrument, trade_id) == NONE:
+            if sequence.baseline != NONE and self.hole_of(trade.instrument, trade_id) == NONE and not was_seen_below(sequence, trade_id):
                 verdict = self.admit_restart(trade.instrument, trade_id, trade.exchange_ts_ms, now_ns)
                 trade.era = sequence.last_era
                 return verdict
@@ -258,6 +265,8 @@ cdef class Window:
             return DUPLICATE
         if in_window:
             self.mark(instrument, trade_id, fingerprint)
+        else:
+            self.mark_below(sequence, trade_id)
         self.fill(instrument, number, trade_id)
         return LATE
 
@@ -310,6 +319,7 @@ cdef class Window:
     cdef void begin(self, int32_t instrument, int64_t trade_id, int64_t ts_ms, uint32_t fingerprint) noexcept nogil:
         cdef Sequence* sequence = &self.sequences[instrument]
         memset(sequence.seen, 0, sizeof(sequence.seen))
+        sequence.below_highest = 0
         sequence.baseline = sequence.highest = trade_id
         sequence.highest_ts_ms = ts_ms
         self.mark(instrument, trade_id, fingerprint)
@@ -344,6 +354,8 @@ cdef class Window:
         cdef Sequence* sequence = &self.sequences[instrument]
         cdef int64_t skipped
         if trade_id - sequence.highest > WINDOW_IDS:
+            sequence.below_highest = sequence.highest
+            memcpy(sequence.below_seen, sequence.seen, sizeof(sequence.seen))
             memset(sequence.seen, 0, sizeof(sequence.seen))
         else:
             for skipped in range(sequence.highest + 1, trade_id):
@@ -357,6 +369,20 @@ cdef class Window:
     cdef void mark(self, int32_t instrument, int64_t trade_id, uint32_t fingerprint) noexcept nogil:
         self.sequences[instrument].seen[(trade_id % WINDOW_IDS) >> 6] |= <uint64_t>1 << (trade_id & 63)
         self.copies[instrument * WINDOW_IDS + trade_id % WINDOW_IDS] = Copy(fingerprint, self.stamp)
+
+    cdef void mark_below(self, Sequence* sequence, int64_t trade_id) noexcept nogil:
+        """An id below the window came."""
+        cdef int64_t skipped
+        if trade_id > sequence.below_highest:
+            if trade_id - sequence.below_highest >= WINDOW_IDS:
+                memset(sequence.below_seen, 0, sizeof(sequence.below_seen))
+            else:
+                for skipped in range(sequence.below_highest + 1, trade_id):
+                    sequence.below_seen[(skipped % WINDOW_IDS) >> 6] &= ~(<uint64_t>1 << (skipped & 63))
+            sequence.below_highest = trade_id
+        elif trade_id <= sequence.below_highest - WINDOW_IDS:
+            return
+        sequence.below_seen[(trade_id % WINDOW_IDS) >> 6] |= <uint64_t>1 << (trade_id & 63)
 
     cdef int32_t hole_of(self, int32_t instrument, int64_t trade_id) noexcept nogil:
         """Number of the hole that the id lies in, or NONE."""

@@ -205,6 +205,17 @@ def test_thousands_of_new_names_in_one_frame_are_each_learned_once() -> None:
         assert [trade["asset"] for trade in trades] == names == fresh.instruments.names()
 
 
+def test_names_that_only_the_wire_brings_are_learned_up_to_a_bound_and_the_others_are_not_held() -> None:
+    fresh = decoder()
+    fresh.instruments.names_max = 3
+    rows = [OPTION.replace("ETH-25DEC26-7200-C", f"BTC-25DEC26-{strike}-C") for strike in range(5)]
+    outcomes = [fresh.decode(frame(row, channel="trades.option.any.raw"))[0] for row in rows]
+    assert outcomes == ["TRADES"] * 3 + ["UNKNOWN_SYMBOL"] * 2
+    assert len(fresh.instruments) == 3
+    outcome, trades = fresh.decode(frame(*rows, channel="trades.option.any.raw"))
+    assert (outcome, [trade["asset"] for trade in trades]) == ("TRADES", fresh.instruments.names())
+
+
 NUMBERS = ["62863.5", "1.0e3", "2.288e-5", "1E+2", "0", "-0.5", "10", "0.0", "1e400", "01", "+1", "NaN", '"1"', "null", "1e"]
 NUMBERS += ["1" * 41, "9" * 40]
 IDS = ['"450000101"', '"ETH-284830839"', '"BTC_USDC-1041164"', '"x"', '""', "403691824", "null", "true", f'"{"9" * 20}"', f'"{"8" * 129}"']

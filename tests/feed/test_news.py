@@ -138,3 +138,13 @@ def test_names_that_have_their_place_and_nothing_else_are_not_ended_at_each_star
     feed.news = News(0, feed.pipeline, feed.instruments, first_id_known=False)
     feed.news.take_list({})
     assert [one for one in feed.told() if one[0] == "ended"] == [("ended", OLD)]
+
+
+def test_the_wire_may_bring_so_many_more_names_than_the_exchange_lists(feed: Feed) -> None:
+    before = feed.instruments.names_max
+    feed.trade(OLD, 1)
+    assert feed.instruments.names_max == before
+    feed.news.take_list({OLD: "Option", NEW: "Option"})
+    assert feed.instruments.names_max == before + 1
+    feed.news.take_list({})
+    assert feed.instruments.names_max == before + 1

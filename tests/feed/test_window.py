@@ -276,6 +276,19 @@ def test_a_jump_is_one_event_and_its_ids_are_still_welcome() -> None:
     assert (window.gaps_open, window.missing_ids) == (2, 2 * JUMP_IDS - 1)
 
 
+@pytest.mark.parametrize("jump", [2_000, 10**12])
+def test_behind_a_jump_that_was_none_both_legs_go_on_and_no_copy_is_taken_for_a_new_era(jump: int) -> None:
+    """One leg brings an absurd id; then both bring what follows, one some trades behind the other, and all of it newer than that."""
+    window = window_of("BTCUSDT")
+    assert verdicts(window, [*range(5000, 5010), 5009 + jump]) == ["FIRST"] * 11
+    newer = FIRST_TS_MS + 1
+    assert verdicts(window, [*range(5005, 5010)], newer) == ["DUPLICATE"] * 5
+    for trade_id in range(5010, 5010 + min(jump - 1, 3000)):
+        assert window.offer(0, trade_id, exchange_ts_ms=newer)[0].name == "LATE"
+        assert window.offer(0, trade_id - 5, exchange_ts_ms=newer)[0].name == "DUPLICATE"
+    assert not [kind for kind, _, _ in kinds(window) if kind.startswith("ERA")]
+
+
 def test_ids_that_begin_again_lose_no_trade() -> None:
     """T11: every trade after the restart is first once, under an era of its own, on two legs."""
     window = window_of("BTCUSDT")
