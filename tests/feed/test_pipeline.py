@@ -30,12 +30,12 @@ class Place:
         self.ring_dir.mkdir()
         self.journal_dir.mkdir()
 
-    def open(self, symbols: list[str], grace_ms: int = 0) -> Pipeline:
+    def open(self, symbols: list[str], grace_ms: int = 0, adopt: bool = False) -> Pipeline:
         instruments = Instruments("BINANCE")
         for symbol in symbols:
             instruments.add(symbol)
         decoder = BinanceDecoder(instruments)
-        return Pipeline.open(self.ring_dir, self.journal_dir, "binance", 0, decoder, OPTIONS, legs=1, gap_grace_ms=grace_ms)
+        return Pipeline.open(self.ring_dir, self.journal_dir, "binance", 0, decoder, OPTIONS, legs=1, gap_grace_ms=grace_ms, adopt=adopt)
 
 
 @pytest.fixture
@@ -155,9 +155,10 @@ def test_a_status_that_is_longer_than_a_record_is_shortened_and_blocks_nothing(p
     assert [(value.event, value.fields.get("count")) for value in told] == [("long", 20_000), ("next", None)]
 
 
-def test_an_instrument_that_has_ended_leaves_the_snapshots(place: Place) -> None:
-    """A year of options is a hundred thousand names."""
-    pipeline = place.open(["BTCUSDT", "OLDUSDT"])
+@pytest.mark.parametrize("adopt", [True, False])
+def test_an_instrument_that_has_ended_leaves_the_snapshots_where_it_never_returns(place: Place, adopt: bool) -> None:
+    """A year of options is a hundred thousand names; a symbol that was delisted may be listed again, its ids going on."""
+    pipeline = place.open(["BTCUSDT", "OLDUSDT"], adopt=adopt)
     for symbol in ("BTCUSDT", "OLDUSDT"):
         for number in (1, 2, 3):
             pipeline.path.commit_message(trade(number, symbol))
@@ -165,7 +166,7 @@ def test_an_instrument_that_has_ended_leaves_the_snapshots(place: Place) -> None
     pipeline.status("ended", asset="OLDUSDT", kind="Spot", state="delivered")
     pipeline.turn()
     assert pipeline.drain("stop", 5.0)
-    pipeline = place.open(["BTCUSDT", "OLDUSDT"])
+    pipeline = place.open(["BTCUSDT", "OLDUSDT"], adopt=adopt)
     assert not pipeline.end("OLDUSDT")
     pipeline.path.commit_message(trade(3, "OLDUSDT"))
     pipeline.turn()
@@ -178,7 +179,7 @@ def test_an_instrument_that_has_ended_leaves_the_snapshots(place: Place) -> None
     ]
     snapshots = [item.payload for item in read if item.type == RecordType.SNAPSHOT]
     assert b"BTCUSDT" in snapshots[-1]
-    assert b"OLDUSDT" not in snapshots[-1]
+    assert (b"OLDUSDT" in snapshots[-1]) == (not adopt)
     traded = [value.exchange_trade_id for value in open_rings(place.journal_dir) if isinstance(value, Trade) and value.asset == "OLDUSDT"]
     assert traded == [1, 2, 3]
 
