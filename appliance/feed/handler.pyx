@@ -329,6 +329,9 @@ cdef class FeedHandler(WSListener):
                 self.path.pressure.pause(transport)
         self.read_begins = frame.last_in_buffer
         self.frames += 1
+        if frame.rsv1 | frame.rsv2 | frame.rsv3:
+            self.control.on_violation("a frame with bits of an extension that was never agreed on")
+            return
         if frame.msg_type == WSMsgType.TEXT and frame.fin and self.fragments is None:
             outcome = self.path.commit_trades(
                 frame.payload_ptr, frame.payload_size, frame.payload_size + frame.tail_size, self.recv_ns, self.leg, &self.heard

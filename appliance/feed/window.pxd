@@ -2,6 +2,7 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from appliance.exchanges.instruments cimport Instruments
+from appliance.feed.seen cimport Seen
 from appliance.trade cimport TradeFields
 
 cdef enum:
@@ -61,8 +62,7 @@ cdef struct Sequence:
     int32_t unreported               # of the holes
     int32_t restart_trades           # used entries of `restart_ids`
     uint64_t seen[16]                # bit id % WINDOW_IDS, for the WINDOW_IDS ids up to `highest`
-    int64_t below_highest            # of the ids that lie below the window: so far is known which of them came; 0: of none
-    uint64_t below_seen[16]          # as `seen`, for the WINDOW_IDS ids up to that
+    Seen below                       # of the ids below the window: those that it held before a jump, and those that came since
     int64_t restart_ids[3]           # far below the highest and newer: perhaps a new era
     int64_t restart_ts_ms            # exchange time of the first of them
     uint32_t restart_era
@@ -108,7 +108,6 @@ cdef class Window:
     cdef void begin(self, int32_t instrument, int64_t trade_id, int64_t ts_ms, uint32_t fingerprint) noexcept nogil
     cdef void begin_era(self, int32_t instrument, int64_t ts_ms, int64_t now_ns) noexcept nogil
     cdef void mark(self, int32_t instrument, int64_t trade_id, uint32_t fingerprint) noexcept nogil
-    cdef void mark_below(self, Sequence* sequence, int64_t trade_id) noexcept nogil
     cdef int32_t hole_of(self, int32_t instrument, int64_t trade_id) noexcept nogil
     cdef void open_hole(self, int32_t instrument, int64_t from_id, int64_t to_id, int64_t now_ns) noexcept nogil
     cdef void fill(self, int32_t instrument, int32_t number, int64_t trade_id) noexcept nogil

@@ -16,6 +16,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memmove, memset
 
+from appliance.feed cimport seen
 from appliance.feed.fingerprint cimport fingerprint_of
 
 Event = namedtuple("Event", ["kind", "instrument", "era", "from_id", "to_id", "detected_ns"])
@@ -30,18 +31,6 @@ cdef enum:
 cdef inline uint32_t stamp_of(int leg, int64_t recv_ns) noexcept nogil:
     """A leg and a time of receipt in 32 bits."""
     return <uint32_t>(recv_ns // LEAD_UNIT_NS % LEAD_UNITS) << 5 | <uint32_t>(leg & 7) << 2 | KNOWN
-
-
-cdef inline bint was_seen(const Sequence* sequence, int64_t trade_id) noexcept nogil:
-    """Of an id in the window."""
-    return sequence.seen[(trade_id % WINDOW_IDS) >> 6] >> (trade_id & 63) & 1
-
-
-cdef inline bint was_seen_below(const Sequence* sequence, int64_t trade_id) noexcept nogil:
-    """Of an id below the window: behind a jump of the ids both legs go on there, if it was none."""
-    if not sequence.below_highest - WINDOW_IDS < trade_id <= sequence.below_highest:
-        return False
-    return sequence.below_seen[(trade_id % WINDOW_IDS) >> 6] >> (trade_id & 63) & 1
 
 
 cdef class Window:
@@ -195,7 +184,7 @@ cdef class Window:
             trade.era = sequence.previous_era
             return self.admit_previous(trade.instrument, trade_id, now_ns)
         if trade_id <= sequence.highest - WINDOW_IDS and trade.exchange_ts_ms > sequence.highest_ts_ms:
-            if sequence.baseline != NONE and self.hole_of(trade.instrument, trade_id) == NONE and not was_seen_below(sequence, trade_id):
+            if sequence.baseline != NONE and self.hole_of(trade.instrument, trade_id) == NONE and not seen.has(&sequence.below, trade_id):
                 verdict = self.admit_restart(trade.instrument, trade_id, trade.exchange_ts_ms, now_ns)
                 trade.era = sequence.last_era
                 return verdict
@@ -229,7 +218,7 @@ cdef class Window:
                 return BEFORE_BASELINE
             self.lower_baseline(instrument, trade_id, fingerprint, now_ns)
             return LATE
-        if in_window and was_seen(sequence, trade_id):
+        if in_window and seen.is_set(sequence.seen, trade_id):
             first = &self.copies[instrument * WINDOW_IDS + trade_id % WINDOW_IDS]
             if first.fingerprint == fingerprint or first.fingerprint == 0 or fingerprint == 0:
                 self.compare(first)
@@ -246,7 +235,7 @@ cdef class Window:
         if in_window:
             self.mark(instrument, trade_id, fingerprint)
         else:
-            self.mark_below(sequence, trade_id)
+            seen.add(&sequence.below, trade_id)
         self.fill(instrument, number, trade_id)
         return LATE
 
@@ -299,7 +288,7 @@ cdef class Window:
     cdef void begin(self, int32_t instrument, int64_t trade_id, int64_t ts_ms, uint32_t fingerprint) noexcept nogil:
         cdef Sequence* sequence = &self.sequences[instrument]
         memset(sequence.seen, 0, sizeof(sequence.seen))
-        sequence.below_highest = 0
+        memset(&sequence.below, 0, sizeof(sequence.below))
         sequence.baseline = sequence.highest = trade_id
         sequence.highest_ts_ms = ts_ms
         self.mark(instrument, trade_id, fingerprint)
@@ -334,8 +323,8 @@ cdef class Window:
         cdef Sequence* sequence = &self.sequences[instrument]
         cdef int64_t skipped
         if trade_id - sequence.highest > WINDOW_IDS:
-            sequence.below_highest = sequence.highest
-            memcpy(sequence.below_seen, sequence.seen, sizeof(sequence.seen))
+            # If the jump was none, both legs go on there, and copies are no new era.
+            seen.put(&sequence.below, sequence.highest, sequence.seen)
             memset(sequence.seen, 0, sizeof(sequence.seen))
         else:
             for skipped in range(sequence.highest + 1, trade_id):
@@ -349,20 +338,6 @@ cdef class Window:
     cdef void mark(self, int32_t instrument, int64_t trade_id, uint32_t fingerprint) noexcept nogil:
         self.sequences[instrument].seen[(trade_id % WINDOW_IDS) >> 6] |= <uint64_t>1 << (trade_id & 63)
         self.copies[instrument * WINDOW_IDS + trade_id % WINDOW_IDS] = Copy(fingerprint, self.stamp)
-
-    cdef void mark_below(self, Sequence* sequence, int64_t trade_id) noexcept nogil:
-        """An id below the window came."""
-        cdef int64_t skipped
-        if trade_id > sequence.below_highest:
-            if trade_id - sequence.below_highest >= WINDOW_IDS:
-                memset(sequence.below_seen, 0, sizeof(sequence.below_seen))
-            else:
-                for skipped in range(sequence.below_highest + 1, trade_id):
-                    sequence.below_seen[(skipped % WINDOW_IDS) >> 6] &= ~(<uint64_t>1 << (skipped & 63))
-            sequence.below_highest = trade_id
-        elif trade_id <= sequence.below_highest - WINDOW_IDS:
-            return
-        sequence.below_seen[(trade_id % WINDOW_IDS) >> 6] |= <uint64_t>1 << (trade_id & 63)
 
     cdef int32_t hole_of(self, int32_t instrument, int64_t trade_id) noexcept nogil:
         """Number of the hole that the id lies in, or NONE."""
@@ -652,7 +627,7 @@ cdef class Window:
         holes = &self.hole_lists[instrument * HOLES_MAX]
         memset(bits, 0, sizeof(bits))
         for trade_id in range(max(sequence.highest - WINDOW_IDS + 1, sequence.baseline), sequence.highest + 1):
-            if was_seen(sequence, trade_id):
+            if seen.is_set(sequence.seen, trade_id):
                 below = sequence.highest - trade_id
                 bits[below >> 3] |= <unsigned char>(1 << (below & 7))
         state["baseline"] = sequence.baseline
