@@ -2,6 +2,7 @@
 PYTHON ?= python3
 INSTALL := @$(PYTHON) scripts/install.py
 RUN := .venv/bin
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test soak lint format bench layers proofs sanitize fuzz wheel clean
@@ -17,9 +18,9 @@ demo:  ## Binance and Deribit side by side, made up here: a live view; then coun
 	$(INSTALL)
 	@$(RUN)/python -m appliance.tools.demo $(ARGS)
 
-test:  ## the tests
+test:  ## the tests, JOBS=2 at a time
 	$(INSTALL) test
-	@$(RUN)/python -m pytest $(ARGS)
+	@$(RUN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 soak:  ## an hour of trades with a fault every few seconds (SECONDS=3600): nothing lost, nothing grows
 	$(INSTALL) test
