@@ -43,6 +43,12 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
+def btcusdt() -> Instruments:
+    instruments = Instruments("BINANCE")
+    instruments.add("BTCUSDT")
+    return instruments
+
+
 def trade(number: int, symbol: str = "BTCUSDT") -> bytes:
     data = {"e": "trade", "E": 1790649901913, "s": symbol, "t": number, "p": "1.50", "q": "2.0", "T": 1790649901913, "m": True, "M": True}
     return json.dumps({"stream": f"{symbol.lower()}@trade", "data": data}, separators=(",", ":")).encode()
@@ -208,6 +214,21 @@ def test_what_a_segment_held_that_is_gone_is_recorded_also_where_later_snapshots
         (lost.from_sequence, lost.to_sequence, "found at a start")
     ]
     assert lost.to_sequence == following.first_sequence - 1
+
+
+def test_copies_that_differ_in_their_event_time_alone_are_one_trade(place: Place) -> None:
+    """T2: `E` is when a connection's frame was made, and no part of the trade."""
+    pipeline = Pipeline.open(place.ring_dir, place.journal_dir, "binance", 0, BinanceDecoder(btcusdt()), OPTIONS, legs=2, gap_grace_ms=0)
+    for number in range(1000, 1010):
+        frame = trade(number)
+        assert frame.count(b'"E":1790649901913') == 1
+        for leg, late_ms in ((0, 0), (1, 1)):
+            copy = frame.replace(b'"E":1790649901913', b'"E":%d' % (1790649901913 + late_ms))
+            assert pipeline.path.commit_message(copy, leg) == "TRADES"
+    counters = pipeline.path.counters()
+    assert (counters["trades"], counters["duplicates"], counters["conflicting"]) == (10, 10, 0)
+    assert pipeline.drain("stop", 5.0)
+    assert [value.exchange_trade_id for value in open_rings(place.journal_dir) if isinstance(value, Trade)] == list(range(1000, 1010))
 
 
 def test_what_finds_no_room_in_ring_or_memory_is_counted_recorded_and_missing(place: Place) -> None:
