@@ -25,6 +25,7 @@ from appliance.feed.heartbeat import Heartbeat
 from appliance.feed.limits import Limits, unstepped
 from appliance.feed.local import Address, LocalExchange
 from appliance.feed.notify import Notifier
+from appliance.feed.refill import Refill
 from appliance.feed.worker import Listing, RestWorker
 from appliance.ring import journal, raw_segments
 from appliance.ring.ownership import Ownership
@@ -121,6 +122,7 @@ class Collector:
                     hours=settings.feed.backfill_hours, trades_max=settings.feed.backfill_max_trades,
                 )  # fmt: skip
                 self._tasks.create_task(backfill.run())
+                self._tasks.create_task(Refill(settings.journal.dir, self._chunks.values).run())
             discovery = Discovery(
                 self._exchange,
                 self._worker,

@@ -21,6 +21,7 @@ from appliance.ring.layout cimport (
 )
 from appliance.ring.reader cimport STEP_NOTHING, STEP_RECORD, RingReader, Step, StreamReader
 
+from appliance.feed.reopening import reopen
 from appliance.feed.window import EventKind
 from appliance.ring.journal import Segment, first_position, segments
 from appliance.ring.layout import BLOCK
@@ -38,6 +39,7 @@ STATUS_EVENTS = {
 # Events of the status records of an instrument whose first id will be 1, and of one that trades no more.
 LISTED = "listed"
 ENDED = "ended"
+HOLE_REOPENED = "hole_reopened"  # sequences that the journal lost: the trades that they were are missing, as gap records say
 NO_SUCH_TRADE = "no_such_trade"  # ids that the exchange does not have either
 NEVER_TRADED = b'"baseline":null}'
 SNAPSHOT_PAYLOAD_BYTES = 60_000  # of a record's 65,472
@@ -50,16 +52,20 @@ cdef extern from "<string.h>" nogil:
 
 @dataclass(slots=True, frozen=True)
 class Restored:
-    """What a start has read back. `holes`: first and last sequence of each span that the journal lost and no hole record tells of."""
+    """What a start has read back."""
 
     records: int
     holes: list[tuple[int, int]]
+    """First and last sequence of each span that the journal lost and no hole record tells of."""
+    recorded: list[tuple[int, int]]
+    """Those that a hole record tells of, and of which it is not known yet which trades they were."""
 
 
-def snapshot(Window window, str exchange, int chunk, bint with_ended=False) -> list[bytes]:
+def snapshot(Window window, str exchange, int chunk, bint with_ended=False, lost=()) -> list[bytes]:
     """The payloads of one snapshot: every instrument that has traded and may trade again, some to a record.
 
-    `with_ended`: also those that have ended, where an exchange lists them again, their ids going on.
+    `with_ended`: also those that have ended, where an exchange lists them again, their ids going on. `lost`: first and last sequence
+    of what the journal lost, until it is known which trades that were.
     """
     parts, part, size = [], [], 0
     for instrument in range(window.count):
@@ -74,7 +80,7 @@ def snapshot(Window window, str exchange, int chunk, bint with_ended=False) -> l
         part.append(state)
         size += len(state) + 1
     parts.append(part)
-    head = {"record": "snapshot", "exchange": exchange, "chunk": chunk, "parts": len(parts)}
+    head = {"record": "snapshot", "exchange": exchange, "chunk": chunk, "parts": len(parts)} | ({"lost": list(lost)} if lost else {})
     heads = [json.dumps({**head, "part": part}, separators=(",", ":")).encode().removesuffix(b"}") for part in range(1, len(parts) + 1)]
     return [b'%s,"instruments":[%s]}' % (head, b",".join(states)) for head, states in zip(heads, parts, strict=True)]
 
@@ -90,7 +96,7 @@ def restore(Window window, RingReader ring, journal_dir: Path | None, bint adopt
     before = _first_hole(found, ring.committed - min(ring.committed, HOLE_REACH * ring.capacity))
     while begin > 0:
         begin -= 1
-        replay.begin_position = _snapshot_position(found[begin].path)
+        replay.begin_position = snapshot_position(found[begin].path)
         if replay.begin_position and begin < before:
             break
     if begin > 0:
@@ -106,7 +112,7 @@ def restore(Window window, RingReader ring, journal_dir: Path | None, bint adopt
         ring.seek_oldest()
     replay.read(ring)
     window.finish_replay(replay.begin_position > 0 or replay.first_sequence <= 1)
-    return Restored(replay.records, sorted(replay.unrecorded))
+    return Restored(replay.records, sorted(replay.unrecorded), sorted(replay.recorded))
 
 
 def _opened(found: list[Segment], index: int) -> SegmentReader:
@@ -144,7 +150,7 @@ def _last_sequence(found: list[Segment], index: int) -> int:
         reader.close()
 
 
-def _snapshot_position(path: Path) -> int:
+def snapshot_position(path: Path) -> int:
     """Position of the first complete snapshot among a segment's first records; 0: there is none.
 
     Before it may stand the block that the segment repeats, and of a restart the boundary record.
@@ -174,6 +180,7 @@ cdef class Replay:
     cdef int64_t first_sequence       # that was read back; 0: none
     cdef readonly int64_t last_sequence
     cdef bint in_journal
+    cdef set recorded                 # those with one, until it is known which trades they were
     cdef set unrecorded               # spans of sequences that the journal lost, without a hole record so far
 
     def __init__(self, Window window, bint adopt):
@@ -182,6 +189,7 @@ cdef class Replay:
         self.instruments = window.instruments
         self.in_journal = True
         self.unrecorded = set()
+        self.recorded = set()
 
     cdef read(self, StreamReader reader):
         """All that `reader` has, from its cursor on."""
@@ -238,7 +246,11 @@ cdef class Replay:
         kind = record["record"]
         if kind == "hole":
             self.unrecorded.discard((record["from_sequence"], record["to_sequence"]))
+            self.recorded.add((record["from_sequence"], record["to_sequence"]))
+        elif kind == "status" and record["event"] == HOLE_REOPENED:
+            self.recorded.discard((record["from_sequence"], record["to_sequence"]))
         if kind == "snapshot":
+            self.recorded.update((first, last) for first, last in record.get("lost", ()))
             for state in record["instruments"]:
                 if self.adopt or state["asset"] in self.instruments:
                     self.window.restore(json.dumps(state).encode())
@@ -265,7 +277,10 @@ cdef class Replay:
         if kind == "status" and record["event"] == NO_SUCH_TRADE:
             self.window.replay_settled(instrument, record["from_id"], record["to_id"], record.get("era", 0))
             return
-        if kind == "gap":
+        if kind == "gap" and record.get("reopened"):
+            if told[1] == self.window.era(instrument):
+                reopen(self.window, instrument, record["from_id"], record["to_id"], record["detected_ts_ms"] * 1_000_000)
+        elif kind == "gap":
             self.window.replay_gap(instrument, record["from_id"], record["to_id"], record.get("era", 0))
         elif kind == "gap_closed":
             self.window.recorded(EventKind.HOLE_CLOSED, *told)

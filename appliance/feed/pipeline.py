@@ -17,6 +17,7 @@ from appliance.feed.ledger import ChunkLedger
 from appliance.feed.minute import Minute
 from appliance.feed.pressure import Pressure
 from appliance.feed.raw_lane import RawLane
+from appliance.feed.reopening import reopen
 from appliance.feed.window import EventKind, Window
 from appliance.ring.layout import BLOCK, PAYLOAD_MAX, RecordType
 from appliance.ring.reader import RingReader
@@ -59,6 +60,8 @@ class Pipeline:
         self._grace_ns = gap_grace_ms * 1_000_000
         self._pressure = Pressure(store, legs, capacity_bytes)
         self._holes: deque[tuple[int, int, str]] = deque(maxlen=HOLES_REPEATED)
+        self._lost: list[tuple[int, int]] = []  # sequences of holes, until it is known which trades they were
+        self._snapshot_sequence = 0
         self._waiting: deque[tuple[RecordType, bytes]] = deque()
         self._snapshot_due_s = time.monotonic() + SNAPSHOT_S
         self._watermark_ns = 0
@@ -111,6 +114,7 @@ class Pipeline:
                 f"the end of the journal was damaged or torn: {store.origin.cut_bytes} bytes that are no record cut off, "
                 f"{sum(last - first + 1 for first, last in restored.holes)} records lost, as hole records say"
             )
+        pipeline._lost += restored.recorded + restored.holes
         for first, last in restored.holes:
             pipeline._append(RecordType.HOLE, from_sequence=first, to_sequence=last, reason="found at a start")
         if went_lossy and store.flusher is not None:
@@ -158,6 +162,33 @@ class Pipeline:
         """Have the frames that come from now on kept as received."""
         self.raw = lane
         self.path.raw = lane.buffer
+
+    def holes_to_refill(self) -> list[tuple[int, int]]:
+        """Sequences that the journal lost, as soon as it tells which trades it lost with them: a snapshot behind them is on disk."""
+        flushed = self.store.writer.flushed_sequence
+        return [hole for hole in self._lost if hole[1] < self._snapshot_sequence <= flushed] if not self.store.writer.lossy else []
+
+    def reopen(self, asset: str, era: int, from_id: int, to_id: int) -> int:
+        """Trades that the journal lost: they are missing again, and a gap record says so; how many."""
+        instrument = self._window.instruments.find(asset)
+        if instrument < 0 or self._window.era(instrument) != era:
+            self.ledger.give_up(asset, era, (from_id, to_id), "lost by the journal, and its ids have begun anew since")
+            return 0
+        now_ns = unix_ns()
+        parts = reopen(self._window, instrument, from_id, to_id, now_ns)
+        for first, last in parts:
+            self._append(
+                RecordType.GAP, asset=asset, from_id=first, to_id=last, detected_ts_ms=now_ns // 1_000_000,
+                **({"era": era} if era else {}), reopened=True,
+            )  # fmt: skip
+            self.ledger.gap_told(instrument, era, first, last, now_ns)
+        return sum(last - first + 1 for first, last in parts)
+
+    def reopened(self, holes: Iterable[tuple[int, int]]) -> None:
+        """All that the journal lost with these sequences is missing again."""
+        for first, last in holes:
+            self._lost.remove((first, last))
+            self.status(history.HOLE_REOPENED, from_sequence=first, to_sequence=last)
 
     def status(self, event: str, **fields: object) -> None:
         """Write a status record: what happened to the feed, in the data itself."""
@@ -268,6 +299,7 @@ class Pipeline:
             return
         while hole is not None:
             self._holes.append(hole)
+            self._lost.append(hole[:2])
             hole = flusher.take_hole()
         # All of this process: the record of an earlier one may have stood in the later one. And a snapshot says again what is missing.
         for first, last, why in self._holes:
@@ -285,7 +317,7 @@ class Pipeline:
     def _snapshot(self, turns: bool) -> None:
         """Write all that is known of each instrument, if there is room; `turns`: it begins the next segment."""
         writer = self.store.writer
-        payloads = history.snapshot(self._window, self.exchange.upper(), self.chunk, self._lists_again)
+        payloads = history.snapshot(self._window, self.exchange.upper(), self.chunk, self._lists_again, self._lost)
         # Each part may leave most of a block to padding.
         if writer.room_bytes < (len(payloads) + 1) * BLOCK + sum(map(len, payloads)):
             self._snapshot_due_s = time.monotonic() + SNAPSHOT_AGAIN_S
@@ -294,7 +326,7 @@ class Pipeline:
             # Told before anything stands in the block: a flush in between must not run past it.
             self.store.turn(writer.begin_block())
         for payload in payloads:
-            writer.append(RecordType.SNAPSHOT, payload)
+            self._snapshot_sequence = writer.append(RecordType.SNAPSHOT, payload)
         self._snapshot_due_s = time.monotonic() + SNAPSHOT_S
 
     def _append(self, type_: RecordType, **fields: object) -> None:

@@ -237,6 +237,11 @@ cdef class Writer:
         return load_acquire(&self.meta.flushed)
 
     @property
+    def flushed_sequence(self) -> int:
+        """Of the newest record known to be on disk."""
+        return load_acquire(&self.meta.flushed_sequence)
+
+    @property
     def unflushed_bytes(self) -> int:
         return self.position - load_acquire(&self.meta.flushed)
 

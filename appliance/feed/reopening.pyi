@@ -1,0 +1,3 @@
+from appliance.feed.window import Window
+
+def reopen(window: Window, instrument: int, from_id: int, to_id: int, opened_ns: int) -> list[tuple[int, int]]: ...
