@@ -52,13 +52,13 @@ cdef extern from "<string.h>" nogil:
 
 @dataclass(slots=True, frozen=True)
 class Restored:
-    """What a start has read back."""
+    """What a start has read back. `holes`: first and last sequence of each span that the journal lost and no hole record tells of;
+    `recorded`: those that one tells of, while it is not known yet which trades they were.
+    """
 
     records: int
     holes: list[tuple[int, int]]
-    """First and last sequence of each span that the journal lost and no hole record tells of."""
     recorded: list[tuple[int, int]]
-    """Those that a hole record tells of, and of which it is not known yet which trades they were."""
 
 
 def snapshot(Window window, str exchange, int chunk, bint with_ended=False, lost=()) -> list[bytes]:
