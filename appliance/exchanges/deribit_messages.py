@@ -67,12 +67,12 @@ def control(payload: bytes) -> Control | None:
 def refusal(status: int, headers: Mapping[str, str], body: bytes, now_s: float) -> Refusal:
     """What an HTTP answer other than the wanted one means."""
     code, said = _said(body)
-    if code is not None:
+    if code is not None and code in CREDENTIALS | BLOCKED | MAINTENANCE:
         return _refusal(code, f"HTTP {status}: {said}")
-    if status == 429:
-        # The 33rd connection of this address.
-        wait_s = told_seconds(headers.get("retry-after", ""), now_s) or TOO_MANY_CONNECTIONS_S
-        return Refusal(Trouble.BANNED, f"HTTP 429, too many connections from this address: {said}", wait_s)
+    if status in (418, 429) or code in THROTTLED:
+        # Credits are spent, or the 33rd connection of this address was opened; whoever stands in front of the exchange says for how long.
+        wait_s = told_seconds(headers.get("retry-after", ""), now_s) or (THROTTLED_S if code in THROTTLED else TOO_MANY_CONNECTIONS_S)
+        return Refusal(Trouble.BANNED, f"HTTP {status}, too many requests or connections from this address: {said}", wait_s)
     if status == 451:
         return Refusal(Trouble.BLOCKED, f"HTTP 451, not served from this location: {said}")
     if status == 403:

@@ -146,8 +146,9 @@ class Backfill:
             if answer.trouble == Trouble.BANNED and answer.retry_after_s is not None:
                 self._limits.ban(Door.REST, answer.retry_after_s)
             delay_s = self._backoff.after_refusal(answer)
-            self._log.bind(event="backfill_refused").warning(f"past trades: {answer.reason}. Asking again in {delay_s:.1f} s")
-            self._again(quest, delay_s)
+            level = "WARNING" if answer.trouble in (Trouble.AWAY, Trouble.BANNED) else "ERROR"
+            self._log.bind(event="backfill_refused").log(level, f"past trades: {answer.reason}. Asking again in {delay_s:.1f} s")
+            self._put_last(quest)
             await self._sleep(delay_s)  # what refuses one question refuses all
             return
         self._backoff.reset()
@@ -160,6 +161,13 @@ class Backfill:
         else:
             self._end(quest)
         await self._sleep(1 / self._exchange.rules.past_per_s)
+
+    def _put_last(self, quest: Quest) -> None:
+        """Behind all others: if it was refused for what it asks, of an instrument that is gone, they must not wait for it."""
+        if isinstance(quest, Gap):
+            self._gaps.appendleft(quest)
+        else:
+            self._successors.append(quest)
 
     def _again(self, quest: Quest, delay_s: float) -> None:
         heapq.heappush(self._later, (self._now_s() + delay_s, next(self._numbers), quest))

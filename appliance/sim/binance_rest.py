@@ -185,6 +185,8 @@ def faulty(answer: Answer, retry_after_s: int, now_s: float) -> Reply | None:
             return Reply(200, HTML, content_type="text/html")
         case "truncated":
             return Reply(200, b'{"timezone":"UTC","serverTime":17900')
+        case "cut":
+            return Reply(200, b'{"timezone":"UTC","serverTime":17900', cut=True)
         case "301":
             return Reply(301, b"", [("Location", "/api/v4/moved")])
         case "403":

@@ -182,9 +182,11 @@ class Connection(asyncio.Protocol):
         return reply is not None
 
     def _respond(self, reply: Reply) -> None:
-        headers = [("Content-Type", reply.content_type), ("Content-Length", str(len(reply.body))), *reply.headers]
+        length = 2 * len(reply.body) if reply.cut else len(reply.body)
+        headers = [("Content-Type", reply.content_type), ("Content-Length", str(length)), *reply.headers]
         response = h11.Response(status_code=reply.status, headers=headers, reason=HTTPStatus(reply.status).phrase)
-        for event in (response, h11.Data(data=reply.body), h11.EndOfMessage()):
+        # Without an end of the message the connection is closed behind it.
+        for event in (response, h11.Data(data=reply.body), *(() if reply.cut else (h11.EndOfMessage(),))):
             if data := self._http.send(event):
                 self._transport.write(data)
 

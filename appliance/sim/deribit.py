@@ -118,6 +118,7 @@ class Deribit:
         path, _, query = request.target.partition("?")
         for fault in self._faults.all(Rest):
             if path.endswith(fault.path) and self.strikes.hit(fault, fault.times):
+                self._count(path.removeprefix(REST_PATH).strip("/"))
                 return faulty(fault.answer, fault.retry_after_s, now_s)
         if request.connections > self._faults.limits.connections:
             return TOO_MANY_CONNECTIONS
@@ -132,7 +133,7 @@ class Deribit:
                 number = call.id
             else:
                 call = Call("", path.removeprefix(root).strip("/"), dict(parse_qsl(query)))
-            self._requests[call.method] = self._requests.get(call.method, 0) + 1
+            self._count(call.method)
             if call.method in SOCKET_METHODS:
                 raise Refused(10030)
             if call.method not in questions:
@@ -141,6 +142,9 @@ class Deribit:
             return Reply(200, rpc.result(number, questions.result(call.method, call.params, now_s), now_s))
         except Refused as refused:
             return Reply(400, rpc.error(number, refused, now_s))
+
+    def _count(self, method: str) -> None:
+        self._requests[method] = self._requests.get(method, 0) + 1
 
     def upgrade(self, request: Request, now_s: float) -> Session | Reply | None:
         for fault in self._faults.all(Upgrade):

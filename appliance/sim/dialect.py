@@ -36,6 +36,8 @@ class Reply:
     body: bytes = b""
     headers: Sequence[tuple[str, str]] = ()
     content_type: str = JSON
+    cut: bool = False
+    """Whether the connection ends when half of the body that was announced is sent."""
 
 
 Step = Frame | Close

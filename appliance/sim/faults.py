@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from appliance.errors import ConfigError
 
-Answer = Literal["301", "403", "404", "410", "418", "429", "451", "500", "503", "html", "truncated", "timeout"]
+Answer = Literal["301", "403", "404", "410", "418", "429", "451", "500", "503", "html", "truncated", "cut", "timeout"]
 Kind = Literal[
     "truncated", "binary", "fragmented", "huge", "nan", "nested", "repeated", "futures", "wrong_symbol", "not_utf8", "empty", "depth"
 ]
