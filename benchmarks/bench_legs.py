@@ -49,7 +49,7 @@ def measure(legs: int, ring_dir: Path, journal_dir: Path) -> Cost:
     return Cost(cpu_us, latency["p50"] / 1_000, latency["p99"] / 1_000, result["duplicates"])
 
 
-def test_two_legs_cost_at_most_little_more_than_twice_what_one_costs(tmpfs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_legs_cost_little_more_than_twice_of_one_at_most(tmpfs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     costs: dict[int, list[Cost]] = {1: [], 2: []}
     for number in range(2 * PAIRS):
         legs = 1 + number % 2
@@ -71,4 +71,4 @@ def test_two_legs_cost_at_most_little_more_than_twice_what_one_costs(tmpfs: Path
 
 def ratio(costs: dict[int, list[Cost]], name: str) -> float:
     """The median over the pairs, whose runs stand next to each other: what slows the machine down slows both."""
-    return median(getattr(two, name) / getattr(one, name) for one, two in zip(costs[1], costs[2], strict=True))
+    return float(median(getattr(two, name) / getattr(one, name) for one, two in zip(costs[1], costs[2], strict=True)))
