@@ -25,5 +25,5 @@ def trust(ca_file: Path | None) -> ssl.SSLContext:
 def reason(error: ssl.SSLError, host: str) -> str:
     """What is wrong with a host's certificate, in the operator's words."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate of {host} is refused: {error.verify_message}. Not connecting without a valid one"
+        return f"the certificate of {host} is refused: {error.verify_message.rstrip('.')}. Not connecting without a valid one"
     return f"TLS with {host} failed: {error.reason or error}"

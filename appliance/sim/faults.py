@@ -256,6 +256,11 @@ class TlsWrongName:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TlsSelfSigned:
+    """With --tls: the certificate is nobody's but its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Faults:
     """All faults asked for; without any, a healthy exchange."""
 
@@ -310,6 +315,7 @@ NAMES: dict[str, type[Any]] = {
     "late_reply": LateReply,
     "tls_expired": TlsExpired,
     "tls_wrong_name": TlsWrongName,
+    "tls_self_signed": TlsSelfSigned,
 }
 
 

@@ -2,11 +2,12 @@
 
 import datetime
 import ssl
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.errors import CannotRun
-from appliance.sim.faults import Faults, TlsExpired, TlsWrongName
+from appliance.sim.faults import Faults, TlsExpired, TlsSelfSigned, TlsWrongName
 
 DAY = datetime.timedelta(days=1)
 
@@ -20,7 +21,7 @@ class Authority:
 
 
 def throw_away(directory: str, faults: Faults) -> Authority:
-    """An authority whose public part lies in `directory`; its keys are never written down. Raises CannotRun."""
+    """An authority whose public part lies in `directory`; no key stays on the disk. Raises CannotRun."""
     try:
         import trustme
     except ModuleNotFoundError:
@@ -33,7 +34,13 @@ def throw_away(directory: str, faults: Faults) -> Authority:
     expired = faults.one(TlsExpired) is not None
     certificate = authority.issue_cert(*names, not_before=now - 2 * DAY, not_after=now - DAY if expired else now + 30 * DAY)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    certificate.configure_cert(context)
+    if faults.one(TlsSelfSigned):
+        with tempfile.NamedTemporaryFile(dir=directory) as own:
+            own.write(authority.private_key_pem.bytes() + authority.cert_pem.bytes())
+            own.flush()
+            context.load_cert_chain(own.name)
+    else:
+        certificate.configure_cert(context)
     ca_file = Path(directory) / "ca.pem"
     authority.cert_pem.write_to_path(str(ca_file))
     return Authority(context, ca_file)

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from appliance import Status, open_rings
-from appliance.exchanges.exchange import Refusal, open_exchange
+from appliance.exchanges.exchange import Refusal, Trouble, open_exchange
 from appliance.exchanges.past import Past
 from appliance.feed.backfill import LOOK_AGAIN_S, Backfill
 from appliance.feed.backoff import Backoff
@@ -85,6 +85,28 @@ def test_what_is_given_up_is_said_once(pipeline: Pipeline, tmp_path: Path, oldes
     asyncio.run(look_often(pipeline, tmp_path, archive, gap[-1]))
     assert archive.asked >= 1
     assert [(one["from_id"], one["to_id"]) for one in given_up(tmp_path)] == told
+
+
+class Refusing(Archive):
+    """It refuses what is asked from an id on."""
+
+    def __init__(self, from_id: int) -> None:
+        super().__init__(1)
+        self._from_id = from_id
+
+    async def past(self, name: str, from_id: int | None, trades: int) -> Past | Refusal:
+        if from_id is not None and from_id >= self._from_id:
+            return Refusal(Trouble.AWAY, "HTTP 400: '-1121 Invalid symbol.'")
+        return await super().past(name, from_id, trades)
+
+
+def test_a_question_that_is_refused_for_ever_keeps_no_other_waiting(pipeline: Pipeline, tmp_path: Path) -> None:
+    for number in (1, 50, 51, 100):
+        pipeline.path.commit_message(trade(number))
+    pipeline.turn()
+    *_, newest = pipeline.ledger.open_gaps()
+    asyncio.run(look_often(pipeline, tmp_path, Refusing(51), newest[-1]))
+    assert [gap[2:4] for gap in pipeline.ledger.open_gaps()] == [(52, 99)]
 
 
 def test_of_a_span_that_was_given_up_in_part_the_rest_is_said(pipeline: Pipeline, tmp_path: Path) -> None:

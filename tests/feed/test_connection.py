@@ -461,12 +461,15 @@ def test_an_encrypted_connection_to_a_trusted_exchange_brings_trades() -> None:
         run(test)
 
 
-@pytest.mark.parametrize(("fault", "said"), [("tls_expired", "expired"), ("tls_wrong_name", "127.0.0.1"), (None, "127.0.0.1")])
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [("tls_expired", "expired"), ("tls_wrong_name", "127.0.0.1"), ("tls_self_signed", "self-signed"), (None, "127.0.0.1")],
+)
 def test_a_certificate_that_is_not_in_order_is_refused(fault: str | None, said: str) -> None:
-    """Expired; another host's; of an authority that nobody named."""
+    """Expired; another host's; its own; of an authority that nobody named."""
     flags = ["--fault", fault] if fault else []
     with local_exchange("--tls", "--symbols", "5", *flags) as exchange:
-        trust = tls.trust(exchange.ca_file if fault else None)
+        trust = tls.trust(exchange.ca_file if fault not in ("tls_self_signed", None) else None)
 
         async def test() -> Ending:
             one, _ = connection(exchange.ws_url, trust=trust)

@@ -118,12 +118,23 @@ def test_a_private_authority_is_trusted_when_named_and_only_then() -> None:
         assert "127.0.0.1" in stranger.reason
 
 
-@pytest.mark.parametrize(("fault", "said"), [("tls_expired", "expired"), ("tls_wrong_name", "127.0.0.1")])
+@pytest.mark.parametrize(
+    ("fault", "said"), [("tls_expired", "expired"), ("tls_wrong_name", "127.0.0.1"), ("tls_self_signed", "self-signed")]
+)
 def test_a_certificate_that_is_not_in_order_is_refused_with_its_reason(fault: str, said: str) -> None:
     with local_exchange("--symbols", "5", "--tls", "--fault", fault) as exchange:
-        refusal = refused(asked(exchange.rest_url, exchange.ca_file))
+        refusal = refused(asked(exchange.rest_url, exchange.ca_file if fault != "tls_self_signed" else None))
         assert refusal.trouble == Trouble.INSECURE
         assert said in refusal.reason
+        assert exchange.stats()["rest"] == {}
+
+
+def test_plain_text_where_tls_is_expected_is_never_talked_to() -> None:
+    with local_exchange("--symbols", "5") as exchange:
+        refusal = refused(asked(exchange.rest_url.replace("http://", "https://")))
+        assert refusal.trouble == Trouble.INSECURE
+        assert "TLS with 127.0.0.1 failed" in refusal.reason
+        assert exchange.stats()["rest"] == {}
 
 
 def test_a_file_that_is_no_certificate_is_a_configuration_error(tmp_path: Path) -> None:

@@ -44,8 +44,6 @@ class Fault:
     never: int = 0
     """Ids that no trade has."""
     killed: bool = False
-    takes_a_minute: bool = False
-    """An answer that no haste mends: asked again after about a minute."""
 
     def of(self, exchange: str) -> list[str]:
         specs = self.deribit if exchange == "deribit" and self.deribit is not None else self.specs
@@ -76,12 +74,6 @@ FAULTS = (
     Fault("ids that no trade has", [f"{HOLE},fillable=false"], never=20),
     Fault("ids withheld, database 1.5 s late", [HOLE, "rest_lag_ms=1500"]),
     Fault("ids withheld, REST answers 503 twice", [HOLE, "rest:answer=503,path={past},times=2"]),
-    Fault("ids withheld, REST answers 500 twice", [HOLE, "rest:answer=500,path={past},times=2"]),
-    Fault("ids withheld, REST answers 403", [HOLE, "rest:answer=403,path={past},times=1"], takes_a_minute=True),
-    Fault("ids withheld, REST answers 404", [HOLE, "rest:answer=404,path={past},times=1"], takes_a_minute=True),
-    Fault("ids withheld, REST answers 410", [HOLE, "rest:answer=410,path={past},times=1"], takes_a_minute=True),
-    Fault("ids withheld, REST answers 301", [HOLE, "rest:answer=301,path={past},times=1"], takes_a_minute=True),
-    Fault("ids withheld, REST does not answer", [HOLE, "rest:answer=timeout,path={past},times=1"]),
     Fault("ids withheld, REST answers 429", [HOLE, "rest:answer=429,path={past},times=1,retry_after_s=1"]),
     Fault("ids withheld, REST answers 418", [HOLE, "rest:answer=418,path={past},times=1,retry_after_s=2"]),
     Fault("ids withheld, REST answers HTML", [HOLE, "rest:answer=html,path={past},times=2"]),

@@ -1,7 +1,8 @@
 """What REST may answer instead of data, on each exchange, while ids are missing: what is done, how often it is asked, when all is held.
 
-`python -m tests.system.rest_errors` runs all of it to the end and writes the table into docs/reliability.md (seven minutes: after 451 nothing
-is asked for five); tests/system/test_rest_errors.py runs what the fault matrix does not, and restarts where minutes would have to be waited.
+`python -m tests.system.rest_errors` runs all of it to the end and writes the table into docs/reliability.md (seven minutes: after 451
+nothing is asked for five); tests/system/test_rest_errors.py runs what the fault matrix does not, and starts anew where minutes would have
+to be waited.
 """
 
 import json
@@ -22,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 EXCHANGES = ("binance", "deribit")
 PAST = {"binance": "/api/v3/historicalTrades", "deribit": "public/get_last_trades_by_instrument"}
 LISTING = {"binance": "/api/v3/exchangeInfo", "deribit": "public/get_instruments"}
-TRADES, RATE, SYMBOLS = 3_000, 1_000, 5
+TRADES, RATE, SYMBOLS, HOLE = 3_000, 1_000, 5, 20
 HEAL_S = 480.0
 REQUESTS_MAX = 4  # beside the refused ones: two to fill a gap, and as many again for a database that lags
 SLOWLY_S = (45.0, 75.0)
@@ -55,6 +56,7 @@ class Error:
 
 QUICKLY = "asked again after 0.5 s, doubled up to 60 s"
 SLOWLY = "asked again after a minute"
+BLOCKED = "asked again after five minutes; at a first start: exit status 2"
 TOLD = "nothing asked before Retry-After is over, also not after a restart"
 ERRORS = (
     Error("301", "301", "HTTP 301, moved to /api/v4/moved", SLOWLY, wait_s=SLOWLY_S),
@@ -63,7 +65,7 @@ ERRORS = (
     Error("410", "410", "HTTP 410, moved or retired", SLOWLY, wait_s=SLOWLY_S),
     Error("418, Retry-After 3 s", "418,retry_after_s=3", "HTTP 418", TOLD, wait_s=(3.0, 6.1)),
     Error("429, Retry-After 2 s, twice", "429,retry_after_s=2", "HTTP 429", TOLD, times=2, wait_s=(2.0, 5.1)),
-    Error("451", "451", "HTTP 451, not served from this location", "asked again after five minutes; at a first start: ends", wait_s=BLOCKED_S),
+    Error("451", "451", "HTTP 451, not served from this location", BLOCKED, wait_s=BLOCKED_S),
     Error("500 twice", "500", "HTTP 500", QUICKLY, times=2),
     Error("503 twice", "503", "HTTP 503", QUICKLY, times=2, in_matrix=True),
     Error("HTML twice", "html", "html", QUICKLY, times=2, in_matrix=True),
@@ -104,7 +106,8 @@ class Outcome:
             found.append(f"waits of {self.waits_s} s, not {least} to {most}")
         if not self.restarted and self.healed_s < least * error.times:
             found.append(f"healed after {self.healed_s} s, before it could be asked")
-        bound = error.times + REQUESTS_MAX + (2 * SYMBOLS if self.restarted else 0)  # a restart asks each instrument what follows
+        # A connection that is lost on a slow machine, and a restart, ask for what follows of each instrument.
+        bound = error.times + REQUESTS_MAX + SYMBOLS * (2 if self.restarted else 1)
         if self.requests > bound:
             found.append(f"{self.requests} requests, more than {bound}")
         if self.levels - {"ERROR" if error.slow else "WARNING"}:
@@ -118,7 +121,8 @@ def while_running(error: Error, exchange: str, directory: Path, *, to_the_end: b
     Where the answer is waited out for a minute and more, and this is not run `to_the_end`, the appliance is started again instead.
     """
     fault = f"rest:path={PAST[exchange].rpartition('/')[2]},times={error.times},answer={error.answer}"
-    flags = ["--symbols", str(SYMBOLS), "--rate", str(RATE), "--count", str(TRADES), "--fault", "hole:after=1000,trades=20", "--fault", fault]
+    hole = f"hole:after=1000,trades={HOLE}"
+    flags = ["--symbols", str(SYMBOLS), "--rate", str(RATE), "--count", str(TRADES), "--fault", hole, "--fault", fault]
     outcome = Outcome(error, exchange, restarted=error.slow and not to_the_end)
     with site(directory) as here, local_exchange(*flags, name=exchange) as local:
         with collecting(here, local, exchange) as one:
@@ -127,7 +131,7 @@ def while_running(error: Error, exchange: str, directory: Path, *, to_the_end: b
             if outcome.restarted:
                 one.wait(lambda: len(refusals(one)) == 1, 60.0)
                 # It hinders nothing else: all that was not withheld is held.
-                one.wait(lambda: len(here.trades(here.ring_dir)) == TRADES - 20, 60.0)
+                one.wait(lambda: len(here.trades(here.ring_dir)) == TRADES - HOLE, 60.0)
             else:
                 one.wait(lambda: is_whole(here), HEAL_S)
             measure_log(outcome, one)

@@ -26,6 +26,24 @@ def test_a_wrong_secret_ends_the_start_and_is_never_shown(here: Site, monkeypatc
         assert "hush" not in text
 
 
+@pytest.mark.parametrize(
+    ("fault", "said"), [("tls_expired", "expired"), ("tls_wrong_name", "mismatch"), ("tls_self_signed", "self-signed")]
+)
+def test_no_login_goes_to_a_host_whose_certificate_is_not_in_order(here: Site, fault: str, said: str) -> None:
+    """Neither over REST nor by websocket, each with its reason; nothing is collected."""
+    with local_exchange("--symbols", "13", "--rate", "1000", "--tls", "--fault", fault, name="deribit") as exchange:
+        trusted = {"MDC_EXCHANGE__CA_FILE": str(exchange.ca_file)} if fault != "tls_self_signed" else {}
+        with appliance(config(here, exchange), environ=trusted) as one:
+            refused = f"the certificate of 127.0.0.1 is refused: .*{said}"
+            one.wait(lambda: one.logged(f"discovery: {refused}"))
+            one.wait(lambda: one.logged(f"not connected: {refused}"))
+            stats = exchange.stats()
+            assert one.stop() == 0
+    assert (stats["rest"], stats["connections"], stats["trades_sent"]) == ({}, 0, 0)
+    assert here.trades() == []
+    assert "refused" in here.events()
+
+
 def test_without_credentials_batches_need_no_account_and_raw_says_what_is_missing(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in LOGIN:
         monkeypatch.delenv(variable)
