@@ -13,7 +13,7 @@ from tests.local_exchange import local_exchange
 from tests.system.appliance_process import Site, appliance, site
 from tests.system.deribit_site import config as deribit_config
 
-TRADES = 40_000
+TRADES = 28_000
 
 
 @pytest.fixture
