@@ -20,7 +20,7 @@ demo:  ## Binance and Deribit side by side, made up here: a live view; then coun
 
 test:  ## the tests, JOBS=2 at a time
 	$(INSTALL) test
-	@$(RUN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+	@$(RUN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 soak:  ## an hour of trades with a fault every few seconds (SECONDS=3600): nothing lost, nothing grows
 	$(INSTALL) test

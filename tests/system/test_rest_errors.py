@@ -18,6 +18,8 @@ from tests.system.appliance_process import site
 from tests.system.collecting import collecting
 from tests.system.rest_errors import ERRORS, EXCHANGES, LISTING, Error, Outcome, refusals, while_running
 
+pytestmark = pytest.mark.xdist_group("rest_errors")  # in one process, so that each row runs once
+
 AT_ONCE = 6
 LONG = bool(os.environ.get("MDC_LONG"))
 RUNNING = [(error, exchange) for error in ERRORS if LONG or not error.in_matrix for exchange in EXCHANGES]
