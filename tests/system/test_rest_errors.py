@@ -20,7 +20,7 @@ from tests.system.rest_errors import ERRORS, EXCHANGES, LISTING, Error, Outcome,
 
 pytestmark = pytest.mark.xdist_group("rest_errors")  # in one process, so that each row runs once
 
-AT_ONCE = 6
+AT_ONCE = 3
 LONG = bool(os.environ.get("MDC_LONG"))
 RUNNING = [(error, exchange) for error in ERRORS if LONG or not error.in_matrix for exchange in EXCHANGES]
 # Binance's others are in test_collector.
@@ -77,7 +77,7 @@ def at_a_first_start(error: Error, exchange: str, directory: Path) -> None:
     flags = ["--symbols", "5", "--rate", "500", "--fault", fault]
     with site(directory) as here, local_exchange(*flags, name=exchange) as local, collecting(here, local, exchange) as one:
         if error.answer == "451":
-            assert one.ended() == 2
+            assert one.ended(60.0) == 2
             (said,) = [line for line in one.log if line.startswith("mdc: error")]
             assert re.search(error.said, said)
             assert "No retry helps" in said
