@@ -60,7 +60,7 @@ def test_two_legs_cost_little_more_than_twice_of_one_at_most(tmpfs: Path, tmp_pa
     with capsys.disabled():
         print(f"\n\n| {RATE:,} trades/s, medians of {PAIRS} runs each | 1 leg | 2 legs | ratio |\n|---|---:|---:|---:|")
         for name, text, digits in (
-            ("cpu_s_per_million", "CPU seconds for 1,000,000 trades", 0),
+            ("cpu_s_per_million", "CPU seconds for 1,000,000 trades", 1),
             ("p50_us", "receive to commit, p50, µs", 1),
             ("p99_us", "receive to commit, p99, µs", 1),
         ):
