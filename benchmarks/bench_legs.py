@@ -15,12 +15,12 @@ from benchmarks.loopback import run, summary, write_config
 from tests.local_exchange import local_exchange
 
 RATE = 5_000
-SECONDS = 8
+SECONDS = 12
 TRADES = RATE * SECONDS
 SYMBOLS = 400
-PAIRS = 7
-# 1.6 to 1.7 in three runs on two shared cores: a second socket to read and decode, but one ring, one journal, one loop.
-CPU_RATIO_MOST = 2.2
+PAIRS = 5
+# 1.06 to 1.30 in four runs on two shared cores: a second socket to read and decode, but one ring, one journal, one loop.
+CPU_RATIO_MOST = 2.0
 
 
 @dataclass(slots=True, frozen=True)
@@ -49,7 +49,7 @@ def measure(legs: int, ring_dir: Path, journal_dir: Path) -> Cost:
     return Cost(cpu_us, latency["p50"] / 1_000, latency["p99"] / 1_000, result["duplicates"])
 
 
-def test_two_legs_cost_little_more_than_twice_of_one_at_most(tmpfs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_leg_costs_less_than_the_first(tmpfs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     costs: dict[int, list[Cost]] = {1: [], 2: []}
     for number in range(2 * PAIRS):
         legs = 1 + number % 2
@@ -71,4 +71,5 @@ def test_two_legs_cost_little_more_than_twice_of_one_at_most(tmpfs: Path, tmp_pa
 
 def ratio(costs: dict[int, list[Cost]], name: str) -> float:
     """The median over the pairs, whose runs stand next to each other: what slows the machine down slows both."""
-    return float(median(getattr(two, name) / getattr(one, name) for one, two in zip(costs[1], costs[2], strict=True)))
+    quotients: list[float] = [getattr(two, name) / getattr(one, name) for one, two in zip(costs[1], costs[2], strict=True)]
+    return median(quotients)
