@@ -33,14 +33,14 @@ class LocalExchange:
     def port(self) -> int:
         return int(self.rest_url.rpartition(":")[2])
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self, within_s: float = 10.0) -> dict[str, Any]:
         """Its `/sim/stats`."""
         context = None
         if self.ca_file is not None:
             context = ssl.create_default_context()
             context.check_hostname = False  # its certificate may be wrong on purpose
             context.verify_mode = ssl.CERT_NONE
-        with urllib.request.urlopen(f"{self.rest_url}/sim/stats", timeout=10, context=context) as reply:
+        with urllib.request.urlopen(f"{self.rest_url}/sim/stats", timeout=within_s, context=context) as reply:
             stats: dict[str, Any] = json.load(reply)
             return stats
 

@@ -57,7 +57,7 @@ def counters(root: Path) -> dict[str, int]:
 
 
 def statuses(root: Path) -> list[Status]:
-    return [value for value in open_rings(root / "journal") if isinstance(value, Status) and value.event.startswith("raw_")]
+    return [value for value in open_rings(root / "ring") if isinstance(value, Status) and value.event.startswith("raw_")]
 
 
 def test_every_frame_that_reached_the_decoder_is_kept_whatever_became_of_it(tmp_path: Path) -> None:

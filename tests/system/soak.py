@@ -98,7 +98,7 @@ def run(seconds: float, exchange: str, directory: Path) -> Soak:
 
 
 def _watch(one: Appliance, local: LocalExchange, soak: Soak) -> None:
-    while not local.stats()["finished"]:
+    while not local.stats(within_s=HEAL_S)["finished"]:
         soak.looks.append(_look(one.process.pid))
         time.sleep(LOOK_S)
 
